@@ -1,0 +1,1 @@
+"""The front door: takes connections, logs devices in, and moves messages between them and the shards."""
