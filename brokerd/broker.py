@@ -1,0 +1,299 @@
+"""The broker: one worker a shard takes what has come, saves it, looks up, routes, and only then acknowledges.
+
+A batch is worked off like this: decode → one round trip to the store (append + dedupe + lookup, acks) → route (pure) →
+one hand-over for each node → bounces posted and durable → the inbound batch is done. Whatever fails is repeated from the
+start: every step is idempotent. Nothing is taken for absent because the store is down (promise 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from brokerd.ports import (
+    Ack,
+    Acked,
+    Appended,
+    Delivery,
+    Inbound,
+    LinkDown,
+    Nodes,
+    PostRefused,
+    Register,
+    SentQueue,
+    Shards,
+)
+from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
+from protocol.envelope import EntryPost, Post, Undecodable, pack_batch, unpack_posts
+from protocol.errors import Code
+from protocol.names import shard_of
+
+WORK_BYTES_MAX: Final = 8 * 1024 * 1024  # inbound bytes that one round trip takes along
+WORK_BATCHES_MAX: Final = 64
+RETRY_S: Final = 0.25  # between two tries while the store or the queue is down
+SWEEP_ENTRIES_MAX: Final = 256
+SETTLING_MAX: Final = 1024  # receipts on their way at one time; beyond it a shard waits
+HANDED_SEATS_MAX: Final = 100_000  # seats remembered by node, to be released when the node is gone
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this broker did since it started."""
+
+    batches: int = 0
+    posts: int = 0
+    stored: int = 0
+    repeats: int = 0
+    bounced: int = 0
+    dropped: int = 0
+    parcels: int = 0
+    acks: int = 0
+    receipts: int = 0
+    expired: int = 0
+    retries: int = 0
+    dead_letters: int = 0
+    stale_nodes: int = 0
+
+
+class Broker:
+    """All shards of one brokerd. `run` is its only task; it ends when cancelled."""
+
+    def __init__(
+        self,
+        name: str,
+        shards: int,
+        *,
+        inbound: Inbound,
+        source: Shards,
+        nodes: Nodes,
+        sent_queue: SentQueue,
+        register: Register,
+        clock_ms: Callable[[], int],
+        log: Any,
+    ) -> None:
+        self.name = name
+        self.counts = Counts()
+        self._shards = shards
+        self._inbound, self._source, self._nodes = inbound, source, nodes
+        self._store, self._register = sent_queue, register
+        self._clock_ms, self._log = clock_ms, log
+        self._handed: dict[str, dict[tuple[str, str], Handed]] = {}
+        self._settling = asyncio.Semaphore(SETTLING_MAX)
+        self._tasks: asyncio.TaskGroup | None = None
+        nodes.on_absent(self._node_absent)
+
+    async def run(self) -> None:
+        """Consume every shard until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for shard in range(self._shards):
+                tasks.create_task(self._work_shard(shard), name=f"shard-{shard}")
+
+    def statistics(self) -> dict[str, int]:
+        """Counters, for metrics and for people."""
+        return asdict(self.counts)
+
+    # --- one shard
+
+    async def _work_shard(self, shard: int) -> None:
+        waiting: deque[Delivery] = deque()
+        come = asyncio.Event()
+
+        def take(delivery: Delivery) -> None:
+            waiting.append(delivery)
+            come.set()
+
+        await self._source.consume(shard, take)
+        while True:
+            await come.wait()
+            come.clear()
+            while waiting:
+                await self._work(_take_some(waiting))
+
+    async def _work(self, deliveries: list[Delivery]) -> None:
+        """One round: everything in `deliveries`, in order, in one round trip."""
+        posts: list[Post] = []
+        good: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                posts += unpack_posts(delivery.body)[1]
+                good.append(delivery)
+            except Undecodable as fault:
+                self._bury(delivery, str(fault))
+        if not good:
+            return
+        work = plan(posts)
+        appended, acked = await self._ask_store(work)
+        now_ms = self._clock_ms()
+        routed = route(work, appended, now_ms)
+        self._hand_over(routed)
+        self._count(len(good), len(posts), routed, work)
+        self._finish(good, routed.bounces)
+        for ack, answer in zip(work.acks, acked, strict=True):
+            if answer.owed:
+                await self._begin(self._settle(ack, answer))
+        for user in work.sweeps:
+            await self._begin(self._sweep(user))
+
+    async def _ask_store(self, work: Plan) -> tuple[list[Appended], list[Acked]]:
+        """Append and acknowledge in one pipelined round trip; again and again while the store is down."""
+        while True:
+            now_ms = self._clock_ms()
+            try:
+                async with asyncio.TaskGroup() as calls:  # both are written before either is awaited
+                    append = calls.create_task(self._append(work, now_ms))
+                    acked = calls.create_task(self._acknowledge(work, now_ms))
+                return append.result(), acked.result()
+            except* LinkDown as down:
+                self.counts.retries += 1
+                self._log.warning("store_down", error=str(down.exceptions[0]))
+            await asyncio.sleep(RETRY_S)
+
+    async def _append(self, work: Plan, now_ms: int) -> list[Appended]:
+        return await self._store.append(work.appends, now_ms) if work.appends else []
+
+    async def _acknowledge(self, work: Plan, now_ms: int) -> list[Acked]:
+        for trouble in work.troubles:
+            await self._store.note_trouble(trouble.user, trouble.device, trouble.reason, trouble.at_ms)
+        return await self._store.acknowledge(work.acks, now_ms) if work.acks else []
+
+    def _hand_over(self, routed: Routed) -> None:
+        for node, parcels in routed.parcels.items():
+            self._nodes.hand(node, pack_batch(self.name, parcels))
+            seats = self._handed.setdefault(node, {})
+            if len(seats) > HANDED_SEATS_MAX:
+                seats.clear()  # worst case: a stale seat is found again at its next message
+            for handed in routed.handed[node]:
+                seats[handed.user, handed.seat.device] = handed
+
+    def _finish(self, deliveries: list[Delivery], bounces: list[EntryPost]) -> None:
+        """Acknowledge the inbound batches; behind the bounces, when there are any."""
+        if not bounces:
+            for delivery in deliveries:
+                delivery.done()
+            return
+
+        async def bounce() -> None:
+            await self._post_all(bounces)
+            for delivery in deliveries:
+                delivery.done()
+
+        assert self._tasks is not None
+        self._tasks.create_task(bounce())
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        """A batch that cannot be decoded goes to the dead letters: the shard must not stand still for it."""
+        self.counts.dead_letters += 1
+        self._log.error("batch_undecodable", shard=delivery.shard, bytes=len(delivery.body), reason=reason)
+
+        async def bury() -> None:
+            while True:
+                try:
+                    await self._source.bury(delivery, reason)
+                except (LinkDown, PostRefused):
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return delivery.done()
+
+        assert self._tasks is not None
+        self._tasks.create_task(bury())
+
+    # --- receipts and expiry, beside the shard's work
+
+    async def _begin(self, work: Any) -> None:
+        """Start something beside the worker; waits while SETTLING_MAX are on their way."""
+        assert self._tasks is not None
+        await self._settling.acquire()
+        self._tasks.create_task(self._and_release(work))
+
+    async def _and_release(self, work: Any) -> None:
+        try:
+            await work
+        except LinkDown as down:
+            self._log.warning("settling_interrupted", error=str(down))  # the sweep finds it again
+        finally:
+            self._settling.release()
+
+    async def _settle(self, ack: Ack, answer: Acked) -> None:
+        """Post the receipts that an ack made due; forget that they were owed only when they are durable."""
+        while answer.owed:
+            posts = delivered_posts(ack.user, answer.owed, self._clock_ms())
+            await self._post_all(posts)
+            self.counts.receipts += len(posts)
+            settled = answer.owed[-1].seq
+            [answer] = await self._store.acknowledge([ack._replace(settled=settled)], self._clock_ms())
+
+    async def _sweep(self, user: str) -> None:
+        """Tell senders what expired, then make tombstones of it."""
+        now_ms = self._clock_ms()
+        [answer] = await self._store.acknowledge([Ack(user, "", 0, 0)], now_ms)
+        await self._settle(Ack(user, "", 0, 0), answer)  # receipts that a crash left owed
+        while True:
+            owed = await self._store.expired(user, now_ms, SWEEP_ENTRIES_MAX)
+            await self._post_all(expired_posts(user, owed, now_ms))
+            await self._store.bury(user, [item.seq for item in owed], Code.TTL_PASSED, now_ms)
+            self.counts.expired += len(owed)
+            if len(owed) < SWEEP_ENTRIES_MAX:
+                return
+
+    async def _post_all(self, posts: Sequence[EntryPost]) -> None:
+        """Post entries to the shards of their receivers and wait until they are durable, however long it takes.
+
+        They travel in batches of their own: a batch of receipts never waits for another receipt, so no two batches can
+        wait for each other.
+        """
+        by_shard: dict[int, list[EntryPost]] = {}
+        for post in posts:
+            by_shard.setdefault(shard_of(post.to, self._shards), []).append(post)
+        for shard, items in by_shard.items():
+            batch = pack_batch(self.name, items)
+            while True:
+                try:
+                    await self._inbound.post(shard, batch)
+                    break
+                except (LinkDown, PostRefused) as down:
+                    self.counts.retries += 1
+                    self._log.warning("receipts_delayed", shard=shard, error=str(down))
+                    await asyncio.sleep(RETRY_S)
+
+    # --- stale seats
+
+    def _node_absent(self, node: str) -> None:
+        """A hand-over came back: the node has no queue. Its seats, as they were handed to, are released."""
+        seats = self._handed.pop(node, None)
+        if not seats or self._tasks is None:
+            return
+        self.counts.stale_nodes += 1
+        self._log.info("node_absent", node=node, seats=len(seats))
+        self._tasks.create_task(self._release(list(seats.values())))
+
+    async def _release(self, handed: list[Handed]) -> None:
+        try:
+            for item in handed:
+                await self._register.release(item.user, item.seat)
+        except LinkDown:
+            self._log.warning("release_interrupted")  # each is found again at its next message
+
+    def _count(self, batches: int, posts: int, routed: Routed, work: Plan) -> None:
+        counts = self.counts
+        counts.batches += batches
+        counts.posts += posts
+        counts.stored += routed.stored
+        counts.repeats += routed.repeats
+        counts.bounced += len(routed.bounces)
+        counts.dropped += routed.dropped
+        counts.parcels += sum(map(len, routed.parcels.values()))
+        counts.acks += len(work.acks)
+
+
+def _take_some(waiting: deque[Delivery]) -> list[Delivery]:
+    """What is there, up to the bounds of one round; at least one."""
+    taken = [waiting.popleft()]
+    size = len(taken[0].body)
+    while waiting and len(taken) < WORK_BATCHES_MAX and size + len(waiting[0].body) <= WORK_BYTES_MAX:
+        size += len(waiting[0].body)
+        taken.append(waiting.popleft())
+    return taken

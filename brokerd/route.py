@@ -1,0 +1,190 @@
+"""Routing, without I/O: what a batch asks of the store, and what follows from the store's answer.
+
+`plan` sorts the posts of a batch by what must be done with them, keeping their order per user; `route` turns the answer
+into parcels for nodes and bounces for senders. Both are pure: nothing here waits, logs or knows the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgpack
+
+from brokerd.ports import FULL, NO_USER, Ack, Append, Appended, Entry, Owed, Seat
+from protocol.codec import encode_body
+from protocol.envelope import (
+    AckPost,
+    EntryPost,
+    FramesParcel,
+    HeadParcel,
+    Parcel,
+    ParcelKind,
+    Post,
+    PostKind,
+    SignalParcel,
+    SignalPost,
+    SweepPost,
+    TroublePost,
+)
+from protocol.errors import Code
+from protocol.frames import pack_frame
+from protocol.messages import Receipt
+from protocol.names import device_tag
+from protocol.wire import HEAD, RECEIPT_IDS_MAX, TTL_S_MAX, Flag, Status, Type
+
+BOUNCE_CODES: Final = {FULL: Code.QUEUE_FULL, NO_USER: Code.NO_SUCH_USER}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a batch asks for, sorted."""
+
+    appends: list[Append] = field(default_factory=list)
+    signals: dict[str, list[SignalPost]] = field(default_factory=dict)
+    acks: list[Ack] = field(default_factory=list)
+    troubles: list[TroublePost] = field(default_factory=list)
+    sweeps: set[str] = field(default_factory=set)
+
+
+class Handed(NamedTuple):
+    """A seat to which something is handed: remembered, so that it can be released when its node turns out to be gone."""
+
+    user: str
+    seat: Seat
+
+
+@dataclass(slots=True)
+class Routed:
+    """What follows from the store's answer."""
+
+    parcels: dict[str, list[Parcel]] = field(default_factory=dict)  # by node
+    bounces: list[EntryPost] = field(default_factory=list)  # FAILED receipts, for the senders' own queues
+    handed: dict[str, list[Handed]] = field(default_factory=dict)  # by node
+    stored: int = 0
+    repeats: int = 0
+    dropped: int = 0  # receipts and copies for a queue that is over its bound
+
+
+def plan(posts: Iterable[Post]) -> Plan:
+    """Sort the posts of one shard. Acks of one device are folded into the furthest."""
+    out = Plan()
+    entries: dict[str, list[Entry]] = {}
+    acks: dict[tuple[str, str], int] = {}
+    for post in posts:
+        kind = post.kind
+        if kind == PostKind.ENTRY:
+            # the slice is the Entry: EntryPost is (kind, to, *Entry)
+            entries.setdefault(post[1], []).append(Entry._make(post[2:]))  # type: ignore[arg-type]
+        elif isinstance(post, AckPost):
+            key = (post.user, post.device)
+            acks[key] = max(post.seq, acks.get(key, 0))
+        elif isinstance(post, SignalPost):
+            out.signals.setdefault(post.to, []).append(post)
+        elif isinstance(post, TroublePost):
+            out.troubles.append(post)
+        elif isinstance(post, SweepPost):
+            out.sweeps.add(post.user)
+    out.appends = [Append(user, items) for user, items in entries.items()]
+    out.appends += [Append(user, ()) for user in out.signals if user not in entries]
+    out.acks = [Ack(user, device, seq, 0) for (user, device), seq in acks.items()]
+    return out
+
+
+def route(work: Plan, appended: Sequence[Appended], now_ms: int) -> Routed:
+    """Parcels for the nodes where the receivers are, bounces for the senders of what was not taken."""
+    out = Routed()
+    for (user, entries), answer in zip(work.appends, appended, strict=True):
+        parcels = _parcels_of(user, entries, answer, out, now_ms)
+        for signal in work.signals.get(user, ()):
+            parcels.append(SignalParcel(ParcelKind.SIGNAL, user, pack_frame(signal.type, 0, 0, signal.body)))
+        if parcels and answer.seats:
+            _hand(user, parcels, answer.seats, out)
+    return out
+
+
+def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Routed, now_ms: int) -> list[Parcel]:
+    """The frames of what was stored, in one piece; or a nudge, when all of it was stored before."""
+    frames: list[bytes] = []
+    first = last = 0
+    pack_head = HEAD.pack
+    for entry, result in zip(entries, answer.results, strict=True):
+        if result > 0:
+            first, last = first or result, result
+            body = entry.body
+            frames.append(pack_head(len(body), entry.type, entry.flags, 0, result))
+            frames.append(body)
+        elif result == 0:
+            out.repeats += 1
+        else:
+            _bounce(user, entry, BOUNCE_CODES[result], out, now_ms)
+    if frames:
+        out.stored += last - first + 1
+        return [FramesParcel(ParcelKind.FRAMES, user, first, last, b"".join(frames))]
+    return [HeadParcel(ParcelKind.HEAD, user, answer.head)] if entries and answer.head else []
+
+
+def _bounce(user: str, entry: Entry, code: Code, out: Routed, now_ms: int) -> None:
+    if entry.type == Type.DELIVER:
+        sender, id_ = sender_of(entry.body)
+        out.bounces.append(status_post(sender, user, Status.FAILED, id_, now_ms, code))
+    else:
+        out.dropped += 1
+
+
+def _hand(user: str, parcels: list[Parcel], seats: Sequence[Seat], out: Routed) -> None:
+    """Each node once, however many devices sit there."""
+    for seat in seats:
+        handed = out.handed.setdefault(seat.node, [])
+        if not handed or handed[-1].user != user:
+            out.parcels.setdefault(seat.node, []).extend(parcels)
+        handed.append(Handed(user, seat))
+
+
+# --- receipts ------------------------------------------------------------------------------------------------------
+
+
+def sender_of(body: bytes) -> tuple[str, bytes]:
+    """Sender and message id of a DELIVER body, which this system packed itself."""
+    fields = msgpack.unpackb(body)
+    return fields[0], fields[1]
+
+
+def status_post(sender: str, peer: str, status: Status, id_: bytes, now_ms: int, reason: int = 0) -> EntryPost:
+    """One message's FAILED or EXPIRED, taken once however often it is posted."""
+    body = encode_body(Receipt(0, 0, peer, int(status), (id_,), now_ms, int(reason)))
+    origin = b"s" + bytes((status,)) + id_
+    return EntryPost(PostKind.ENTRY, sender, origin, 0, int(Type.RECEIPT), 0, now_ms + TTL_S_MAX * 1000, body)
+
+
+def delivered_posts(user: str, owed: Sequence[Owed], now_ms: int) -> list[EntryPost]:
+    """DELIVERED receipts for the senders of `owed`, one for each sender (and RECEIPT_IDS_MAX ids).
+
+    They are numbered by seq, as if the receiver's queue were a device: a repeat with the same end is dropped. After a
+    crash between posting and settling, a repeat that reaches further tells some ids twice; receipts are idempotent.
+    """
+    by_sender: dict[str, list[tuple[int, bytes]]] = {}
+    for seq, _, body in owed:
+        sender, id_ = sender_of(body)
+        by_sender.setdefault(sender, []).append((seq, id_))
+    origin = device_tag(user, "")  # no device has an empty name
+    posts = []
+    for sender, told in by_sender.items():
+        for at in range(0, len(told), RECEIPT_IDS_MAX):
+            part = told[at : at + RECEIPT_IDS_MAX]
+            ids = tuple(id_ for _, id_ in part)
+            body = encode_body(Receipt(0, 0, user, int(Status.DELIVERED), ids, now_ms, 0))
+            expires_ms = now_ms + TTL_S_MAX * 1000
+            posts.append(EntryPost(PostKind.ENTRY, sender, origin, part[-1][0], int(Type.RECEIPT), 0, expires_ms, body))
+    return posts
+
+
+def expired_posts(user: str, owed: Sequence[Owed], now_ms: int) -> list[EntryPost]:
+    """EXPIRED receipts, for those senders who asked to be told."""
+    posts = []
+    for _, flags, body in owed:
+        if flags & Flag.RECEIPT:
+            sender, id_ = sender_of(body)
+            posts.append(status_post(sender, user, Status.EXPIRED, id_, now_ms, Code.TTL_PASSED))
+    return posts
