@@ -59,6 +59,7 @@ class Malformed(Exception):
 # --- strict msgpack (SPEC §4.1) ----------------------------------------------------------------------------------
 
 _ARRAY_ITEMS_MAX: Final = 32
+_DEPTH_MAX: Final = 8  # of arrays and maps in one another, the body's own array included
 _LIST_ITEMS_MAX: Final = max(ACCEPTED_CIDS_MAX, RECEIPT_IDS_MAX)
 _UNPACK_FAULTS: Final = (ValueError, msgpack.UnpackException, RecursionError)  # UnicodeDecodeError is a ValueError
 
@@ -87,7 +88,21 @@ def _unpack(body: bytes, arity: int, *, items_max: int = _ARRAY_ITEMS_MAX, pairs
         raise Malformed(f"not strict msgpack: {type(fault).__name__}: {str(fault)[:120]}") from None
     if type(value) is not list or len(value) < arity:
         raise Malformed(f"an array of at least {arity} elements is asked for")
+    for unknown in value[arity:]:
+        _check_unknown(unknown, depth=1)
     return value
+
+
+def _check_unknown(value: object, depth: int) -> None:
+    """What stands behind the known elements is ignored, but it is strict msgpack too. msgpack itself would let pass
+    ext types of no bytes, bin keys, and 511 levels of nesting."""
+    if type(value) is list or type(value) is dict:
+        _need(depth < _DEPTH_MAX, f"nested deeper than {_DEPTH_MAX}")
+        for item in value:
+            _need(type(value) is list or type(item) is str, "a map's key is not a str")
+            _check_unknown(item if type(value) is list else value[item], depth + 1)
+    else:
+        _need(type(value) not in (msgpack.ExtType, msgpack.Timestamp), "an ext type")
 
 
 def _need(condition: bool, what: str) -> None:
@@ -102,7 +117,7 @@ def _int(value: object, name: str) -> int:
 
 
 def _str(value: object, name: str, bytes_max: int = 256) -> str:
-    if type(value) is str and len(value) <= bytes_max:
+    if type(value) is str and len(value) <= bytes_max and (value.isascii() or len(value.encode()) <= bytes_max):
         return value
     raise Malformed(f"{name} is not a str of at most {bytes_max} bytes")
 

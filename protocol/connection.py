@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from protocol.codec import TYPE_OF, Malformed, decode, encode
 from protocol.errors import ERRORS, Code
 from protocol.frames import Frame, FrameFault, FrameReader, Oversize
-from protocol.messages import Error, Message, Ping, Welcome
+from protocol.messages import Error, Message, Ping, Pong, Welcome
 from protocol.states import SPEAKERS, TRANSITIONS, Side, State
 from protocol.wire import (
     DETAIL_BYTES_MAX,
@@ -48,6 +48,7 @@ Event = Message | Closing | Refused
 
 OUR_PREFACE: Final = PREFACE.pack(MAGIC, VERSION_MAJOR, VERSION_MINOR, 0)
 _CLOSING_CODES: Final = frozenset(int(code) for code, row in ERRORS.items() if row.closes)
+_STAYS_OPEN_FROM: Final = 300  # 1xx and 2xx close, also those that are not in this registry yet
 _KNOWN: Final = frozenset(int(type_) for type_ in Type)
 
 # What a side may say in a state, and the state that follows: TRANSITIONS and SPEAKERS folded for one look a frame.
@@ -90,7 +91,11 @@ class Connection:
         try:
             frames = self._reader.feed(data)
         except FrameFault as fault_:
-            return [self.fail(fault_.code, fault_.detail)]
+            events = self._take_all(fault_.before)
+            return events if self.is_over else [*events, self.fail(fault_.code, fault_.detail)]
+        return self._take_all(frames)
+
+    def _take_all(self, frames: list[Frame | Oversize]) -> list[Event]:
         events: list[Event] = []
         for frame in frames:
             event = self._take(frame)
@@ -183,10 +188,11 @@ class Connection:
         self, ref: int, code: Code, *, processed: Processed = Processed.NO, retry_after_ms: int = 0, detail: str = "",
         limit: int = 0,
     ) -> Refused | Closing:  # fmt: skip
-        """Answer request `ref` with an error; closes when the registry says so. A client says nothing: it only closes."""
-        closes = ERRORS[code].closes
+        """Answer request `ref` with an error; closes when the registry says so, and before WELCOME always (there is
+        nothing to go on with). A client says nothing: it only closes."""
+        closes = ERRORS[code].closes or self.state is not State.OPEN
         if self.side is Side.SERVER and self.state not in (State.CLOSED, State.PREFACE):
-            text = (detail or ERRORS[code].english)[:DETAIL_BYTES_MAX]
+            text = (detail or ERRORS[code].english).encode()[:DETAIL_BYTES_MAX].decode(errors="ignore")
             self._out.append(encode(Error(ref, 0, code, processed, retry_after_ms, text, limit)))
         if closes:
             self.state = State.CLOSED
@@ -255,7 +261,27 @@ class ClientConnection(Connection):
         self.position = 0  # the last processed seq: the shell keeps it, PING carries it
         self._spoke_s = now_s
         self._login_s_max = login_s_max
+        self._may_be_preface = preface  # the server's first bytes may be its preface: it does not speak our version
         self.send(hello)
+
+    def receive(self, data: bytes, now_s: float) -> list[Event]:
+        """As Connection.receive. A preface in place of the first frame comes out as Closing(VERSION_UNSUPPORTED)."""
+        if self._may_be_preface:
+            self._head += data
+            if MAGIC.startswith(self._head[: len(MAGIC)]):  # no frame begins so: it would claim a gigabyte
+                return self._take_server_preface(now_s)
+            data = bytes(self._head)
+            self._head.clear()
+            self._may_be_preface = False
+        return super().receive(data, now_s)
+
+    def _take_server_preface(self, now_s: float) -> list[Event]:
+        self._heard_s = now_s
+        if self.state is State.CLOSED or len(self._head) < PREFACE_BYTES:
+            return []
+        _, major, minor, _ = PREFACE.unpack_from(self._head)
+        code = Code.BAD_PREFACE if major == VERSION_MAJOR else Code.VERSION_UNSUPPORTED
+        return [self.fail(code, f"the server speaks version {major}.{minor}, this is {VERSION_MAJOR}")]
 
     def _on_message(self, message: Message) -> None:
         kind = type(message)
@@ -266,8 +292,11 @@ class ClientConnection(Connection):
             self.next_deadline_s = self._heard_s + self.keepalive_s / 2
         elif kind is Error:
             assert isinstance(message, Error)
-            if message.code in _CLOSING_CODES:
+            final = message.code in _CLOSING_CODES or message.code < _STAYS_OPEN_FROM
+            if final or self.state is not State.OPEN:
                 self.state = State.CLOSED
+        elif kind is Ping:
+            self.send(Pong(self.position, 0, known=False, time_ms=0))
 
     def spoke(self, now_s: float) -> None:
         """The shell wrote something: no PING is due for a while."""

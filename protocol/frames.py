@@ -27,12 +27,17 @@ class Oversize(NamedTuple):
 
 
 class FrameFault(Exception):
-    """The peer broke a framing rule; nothing after it can be read. The reader must not be fed again."""
+    """The peer broke a framing rule; nothing after it can be read. The reader must not be fed again.
+
+    `before` holds the frames that stood whole in front of the fault in the same read: they count as much as if they had
+    come in a read of their own, so that what is processed does not hang on how TCP cut the stream.
+    """
 
     def __init__(self, code: Code, detail: str) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.before: list[Frame | Oversize] = []
 
 
 def pack_frame(type_: int, flags: int, ref: int, body: bytes) -> bytes:
@@ -60,7 +65,6 @@ class FrameReader:
         """Take bytes as they came off the socket; give the frames that are now whole, in order.
 
         Raises FrameFault: FRAME_TOO_LARGE once the head is known, FRAME_MALFORMED when ref is over 2^53-1.
-        Frames before the fault in the same read are dropped with it: the connection is over.
         """
         if self._kept:
             self._kept += data
@@ -68,10 +72,15 @@ class FrameReader:
                 return []
             data = bytes(self._kept)
             self._kept.clear()
-        return self._cut(data)
-
-    def _cut(self, data: bytes) -> list[Frame | Oversize]:
         out: list[Frame | Oversize] = []
+        try:
+            self._cut(data, out)
+        except FrameFault as fault:
+            fault.before = out
+            raise
+        return out
+
+    def _cut(self, data: bytes, out: list[Frame | Oversize]) -> None:
         at, end = 0, len(data)
         if self._skip:
             at = min(self._skip, end)
@@ -90,7 +99,6 @@ class FrameReader:
             out.append(Frame(type_, flags, ref, data[at + HEAD_BYTES : stop]))
             at = stop
         self._keep(data, at, end)
-        return out
 
     def _begin_skip(self, length: int, available: int) -> int:
         if not self.skippable or length > BODY_BYTES_HARD_MAX:
