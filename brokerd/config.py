@@ -1,0 +1,181 @@
+"""What brokerd can be told: BrokerConfig, and the sections that it shares with chatd."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from brokerd import settings, settings_text
+from brokerd.settings import Conflict, Problem, SettingsError, setting
+from protocol.names import NAME_ALLOWED, is_name
+from protocol.wire import BODY_BYTES_HARD_MAX
+
+T = TypeVar("T")
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+DAY_S: Final = 24 * 3600
+SHARDS_MAX: Final = 1024
+CONFIG_FILE_BYTES_MAX: Final = MIB
+EXIT_USAGE: Final = 2
+
+
+def _is_url(schemes: tuple[str, ...], text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
+def is_redis_url(text: str) -> bool:
+    """Whether `text` names a Redis server."""
+    return _is_url(("redis", "rediss", "unix"), text)
+
+
+def is_rabbit_url(text: str) -> bool:
+    """Whether `text` names a RabbitMQ server."""
+    return _is_url(("amqp", "amqps"), text)
+
+
+def is_prefix(text: str) -> bool:
+    """Whether `text` may begin our keys and queue names: a name that no separator of them can stand in."""
+    return is_name(text) and text.isalnum()
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSection:
+    """[redis]"""
+
+    url: str = setting(
+        "redis://127.0.0.1:6379/0",
+        "where the sent_queues and the register are (cluster)",
+        check=is_redis_url,
+        allowed="redis://[user:password@]host:port/db, rediss://… or unix:///path",
+        is_secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitSection:
+    """[rabbit]"""
+
+    url: str = setting(
+        "amqp://guest:guest@127.0.0.1:5672/",
+        "where the shards and the nodes' queues are (cluster)",
+        check=is_rabbit_url,
+        allowed="amqp://[user:password@]host:port/vhost or amqps://…",
+        is_secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSection:
+    """[queue]: the bounds of one user's sent_queue. A full one refuses what is new."""
+
+    count_max: int = setting(10_000, "messages that may wait for one user", at_least=1, at_most=1_000_000)
+    bytes_max: int = setting(
+        64 * MIB, "bytes that may wait for one user", at_least=BODY_BYTES_HARD_MAX, at_most=16 * GIB
+    )
+    retention_s: int = setting(
+        30 * DAY_S, "how long a message and an absent device are kept", at_least=60, at_most=400 * DAY_S
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogSection:
+    """[log]"""
+
+    level: str = setting("info", "the least that is logged", choices=("debug", "info", "warning", "error"))
+    format: str = setting(
+        "auto",
+        "json for machines, console for people, auto: console on a terminal",
+        choices=("auto", "json", "console"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSection:
+    """[batch]: how much brokerd takes at once. It takes what is there and never waits for more."""
+
+    count_max: int = setting(2048, "messages in one round trip to Redis", at_least=1, at_most=65_536)
+    bytes_max: int = setting(
+        4 * MIB, "bytes in one round trip to Redis", at_least=BODY_BYTES_HARD_MAX, at_most=64 * MIB
+    )
+    prefetch_max: int = setting(64, "batches of a shard that RabbitMQ sends ahead", at_least=1, at_most=4096)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """All that brokerd can be told. File: --config or BROKERD_CONFIG; variables: BROKERD_…, which win."""
+
+    name: str = setting("brokerd", "this broker's name in logs", check=is_name, allowed=NAME_ALLOWED)
+    shards: int = setting(8, "inbound queues; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX)
+    prefix: str = setting("chat", "begins every key and queue name", check=is_prefix, allowed="1 to 64 of a-z 0-9")
+    drain_s_max: float = setting(10.0, "how long a stop may take", at_least=0, at_most=600)
+    redis: RedisSection = field(default_factory=RedisSection)
+    rabbit: RabbitSection = field(default_factory=RabbitSection)
+    queue: QueueSection = field(default_factory=QueueSection)
+    batch: BatchSection = field(default_factory=BatchSection)
+    log: LogSection = field(default_factory=LogSection)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Rules between keys."""
+        if self.batch.bytes_max > self.queue.bytes_max:
+            yield ("batch.bytes_max", "queue.bytes_max"), "must not be larger than queue.bytes_max"
+
+
+def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> BrokerConfig:
+    """brokerd's config from its command line and environment (default: the process's own).
+
+    Ends the process: 2 after saying all that is wrong, 0 after --check-config or --help."""
+    options = parser("brokerd", "takes messages from the shards, keeps them, hands them on").parse_args(argv)
+    return load_or_exit(BrokerConfig, "BROKERD", options, environ)
+
+
+def parser(program: str, says: str) -> argparse.ArgumentParser:
+    """The options of a daemon."""
+    made = argparse.ArgumentParser(program, description=says)
+    made.add_argument("--config", metavar="FILE", help=f"a TOML file (or ${program.upper()}_CONFIG)")
+    made.add_argument("--check-config", action="store_true", help="say whether the settings are good, and end")
+    return made
+
+
+def load_or_exit(kind: type[T], prefix: str, options: argparse.Namespace, environ: Mapping[str, str] | None) -> T:
+    """read(), with its errors told in words and --check-config obeyed."""
+    try:
+        config = read(kind, prefix, options.config, environ)
+    except SettingsError as error:
+        sys.stderr.write("".join(f"{prefix.lower()}: {problem}\n" for problem in error.problems))
+        raise SystemExit(EXIT_USAGE) from None
+    if options.check_config:
+        sys.stdout.write("# ok\n" + settings_text.effective(config))
+        raise SystemExit(0)
+    return config
+
+
+def read(kind: type[T], prefix: str, file: str | None, environ: Mapping[str, str] | None = None) -> T:
+    """The config of `kind` from `file` (else $<prefix>_CONFIG, else none) and the environment. Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    where = file or environ.get(f"{prefix}_CONFIG", "")
+    return settings.build(kind, prefix, environ, _text_of(where) if where else "", where)
+
+
+def _text_of(file: str) -> str:
+    try:
+        data = Path(file).read_bytes()
+        if len(data) <= CONFIG_FILE_BYTES_MAX:
+            return data.decode()
+        why = f"is longer than {CONFIG_FILE_BYTES_MAX} bytes"
+    except OSError as error:
+        why = f"can not be read: {error.strerror}"
+    except UnicodeDecodeError:
+        why = "is not UTF-8"
+    raise SettingsError([Problem("the file", file, why)])
