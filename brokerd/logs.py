@@ -1,0 +1,130 @@
+"""Logging of both daemons: structlog to stderr, JSON lines for machines or coloured lines on a terminal.
+
+A module does `log = structlog.get_logger()` and `log.info("session_claimed", user=…, node=…)`: events are in the past
+tense, ids are bound once, a message body never appears. What libraries log goes the same way, from WARNING on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import IO, Any, Final
+
+import structlog
+
+from brokerd.config import LogSection
+from brokerd.log_values import clean_event
+from brokerd.log_writer import LogWriter
+from brokerd.masking import masked
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_BOLD: Final = "\x1b[1m"
+_DIM: Final = "\x1b[2m"
+_PLAIN: Final = "\x1b[0m"
+_FIRST: Final = ("time", "level", "event")
+
+
+@contextmanager
+def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str) -> Iterator[LogWriter]:
+    """While it is open all logs go to `stream` (default: stderr); `bound` (node=…) stands in every line.
+
+    Once in a process, around everything. Leaving it writes what still waits."""
+    stream = sys.stderr if stream is None else stream
+    render = _renderer(section.format, stream)
+    writer = LogWriter(stream.fileno(), lambda count: _dropped_line(render, count))
+    route = _LibraryHandler(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            _binder(bound),
+            clean_event,
+            lambda _logger, _method, event: render(event),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[section.level]),
+        logger_factory=lambda *_args: _Line(writer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.addHandler(route)
+    logging.captureWarnings(True)
+    try:
+        yield writer
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(route)
+        structlog.reset_defaults()
+        writer.close()
+
+
+class _Line:
+    """What structlog calls with the rendered line, under the name of the level."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = writer.put
+
+
+class _LibraryHandler(logging.Handler):
+    """Hands records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = masked(record.getMessage())
+        except (TypeError, ValueError):  # the library's own format string is wrong
+            text = str(record.msg)
+        level = logging.ERROR if record.levelno >= logging.ERROR else logging.WARNING
+        structlog.get_logger().log(level, "library_spoke", logger=record.name, says=text, exc_info=record.exc_info)
+
+
+def _binder(bound: Mapping[str, str]) -> Any:
+    def bind(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        first = {name: event.pop(name) for name in _FIRST if name in event}
+        return {**first, **bound, **event}
+
+    return bind
+
+
+def _renderer(form: str, stream: IO[str]) -> Any:
+    if form == "json" or (form == "auto" and not stream.isatty()):
+        return _as_json
+    return _as_colours if stream.isatty() else _as_text
+
+
+def _as_json(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, separators=(",", ":"))
+
+
+def _as_text(event: Mapping[str, Any]) -> str:
+    return _line(event, dict.fromkeys(_COLOURS, ""), "", "", "")
+
+
+def _as_colours(event: Mapping[str, Any]) -> str:
+    return _line(event, _COLOURS, _BOLD, _DIM, _PLAIN)
+
+
+def _line(event: Mapping[str, Any], colours: Mapping[str, str], bold: str, dim: str, plain: str) -> str:
+    level = event.get("level", "")
+    clock = str(event.get("time", ""))[11:23]
+    head = f"{dim}{clock}{plain} {colours.get(level, '')}{level:<7}{plain} {bold}{event.get('event', '')}{plain}"
+    exception = event.get("exception")
+    trace = exception if isinstance(exception, list) else []
+    rest = {key: value for key, value in event.items() if key not in _FIRST and value is not trace}
+    pairs = [f"{dim}{key}={plain}{_quoted(value)}" for key, value in rest.items()]
+    # Every line of a traceback is indented: no text in it can pass for a line of its own.
+    return "\n    | ".join([" ".join([head, *pairs]), *trace])
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value and not set(' "=') & set(value) else json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _dropped_line(render: Any, count: int) -> str:
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+    return str(render(stamp(None, "", {"level": "warning", "event": "log_lines_dropped", "count": count})))
