@@ -114,7 +114,18 @@ class Broker:
                 await self._work(_take_some(waiting))
 
     async def _work(self, deliveries: list[Delivery]) -> None:
-        """One round: everything in `deliveries`, in order, in one round trip."""
+        """One round; what cannot be worked off, whatever the reason, is narrowed down to one batch and buried."""
+        try:
+            await self._round(deliveries)
+        except Exception as fault:  # a poison batch must not stop its shard for ever
+            self._log.exception("round_failed", batches=len(deliveries))
+            if len(deliveries) == 1:
+                return self._bury(deliveries[0], f"{type(fault).__name__}: {fault}")
+            for delivery in deliveries:
+                await self._work([delivery])
+
+    async def _round(self, deliveries: list[Delivery]) -> None:
+        """Everything in `deliveries`, in order, in one round trip."""
         posts: list[Post] = []
         good: list[Delivery] = []
         for delivery in deliveries:
@@ -142,14 +153,16 @@ class Broker:
         """Append and acknowledge in one pipelined round trip; again and again while the store is down."""
         while True:
             now_ms = self._clock_ms()
-            try:
-                async with asyncio.TaskGroup() as calls:  # both are written before either is awaited
-                    append = calls.create_task(self._append(work, now_ms))
-                    acked = calls.create_task(self._acknowledge(work, now_ms))
-                return append.result(), acked.result()
-            except* LinkDown as down:
-                self.counts.retries += 1
-                self._log.warning("store_down", error=str(down.exceptions[0]))
+            appended, acked = await asyncio.gather(  # both are written before either is awaited
+                self._append(work, now_ms), self._acknowledge(work, now_ms), return_exceptions=True
+            )
+            if not isinstance(appended, BaseException) and not isinstance(acked, BaseException):
+                return appended, acked
+            for fault in (appended, acked):
+                if isinstance(fault, BaseException) and not isinstance(fault, LinkDown):
+                    raise fault
+            self.counts.retries += 1
+            self._log.warning("store_down", error=str(appended if isinstance(appended, LinkDown) else acked))
             await asyncio.sleep(RETRY_S)
 
     async def _append(self, work: Plan, now_ms: int) -> list[Appended]:

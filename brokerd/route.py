@@ -76,7 +76,7 @@ def plan(posts: Iterable[Post]) -> Plan:
         kind = post.kind
         if kind == PostKind.ENTRY:
             # the slice is the Entry: EntryPost is (kind, to, *Entry)
-            entries.setdefault(post[1], []).append(Entry._make(post[2:]))  # type: ignore[arg-type]
+            entries.setdefault(post[1], []).append(Entry._make(post[2:]))
         elif isinstance(post, AckPost):
             key = (post.user, post.device)
             acks[key] = max(post.seq, acks.get(key, 0))

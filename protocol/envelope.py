@@ -94,6 +94,7 @@ class ParcelKind(IntEnum):
     SIGNAL = 1
     HEAD = 2
     EVICT = 3
+    DEVICES = 4
 
 
 class FramesParcel(NamedTuple):
@@ -132,7 +133,15 @@ class EvictParcel(NamedTuple):
     code: int
 
 
-Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel
+class DevicesParcel(NamedTuple):
+    """`user` has so many known devices now: with more than one, what a session sends is copied to the others."""
+
+    kind: int
+    user: str
+    devices: int
+
+
+Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel
 
 _pack = msgpack.Packer(autoreset=True, buf_size=256 * 1024).pack
 _POSTS: Final[dict[int, Any]] = {
@@ -141,7 +150,7 @@ _POSTS: Final[dict[int, Any]] = {
 }  # fmt: skip
 _PARCELS: Final[dict[int, Any]] = {
     ParcelKind.FRAMES: FramesParcel, ParcelKind.SIGNAL: SignalParcel,
-    ParcelKind.HEAD: HeadParcel, ParcelKind.EVICT: EvictParcel,
+    ParcelKind.HEAD: HeadParcel, ParcelKind.EVICT: EvictParcel, ParcelKind.DEVICES: DevicesParcel,
 }  # fmt: skip
 
 

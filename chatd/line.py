@@ -1,0 +1,88 @@
+"""A line: one transport, its session, and what waits to be written to it. The thin shell round the pure session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from brokerd.ports import Seat
+from chatd.effects import PostEntry
+from chatd.ports import Wire
+from protocol.errors import Code
+from protocol.wire import Processed
+
+if TYPE_CHECKING:
+    from chatd.session import Session
+    from chatd.switchboard import Switchboard
+
+
+class Line:
+    """Implements chatd.ports.Endpoint for the transport and Poster for the postbox."""
+
+    __slots__ = ("board", "claim", "closing", "is_lost", "log", "paused_s", "peer", "seat", "session", "wire")
+
+    def __init__(self, wire: Wire, peer: str, session: Session, board: Switchboard, log: Any) -> None:
+        self.wire = wire
+        self.peer = peer
+        self.session = session
+        self.board = board
+        self.log = log
+        self.seat: Seat | None = None  # our register entry, once claimed
+        self.claim = 0  # how often this session claimed: makes each seat unlike the one before
+        self.closing: tuple[Code | None, str] | None = None  # set once: the first reason counts
+        self.is_lost = False
+        self.paused_s: float | None = None  # since when the peer reads too slowly
+
+    def next_seat(self, node: str) -> Seat:
+        """The register entry of the next claim."""
+        self.claim += 1
+        return Seat(self.session.device, node, f"{self.session.id}.{self.claim}")
+
+    def is_gone(self) -> bool:
+        """The transport is lost or the session is over: nobody is there to be answered."""
+        return self.is_lost or self.session.conn.is_over
+
+    # --- called by the transport
+
+    def receive(self, data: bytes) -> None:
+        """Bytes came in."""
+        board = self.board
+        self.session.receive(data, board.now_s(), board.now_ms())
+        board.attend(self)
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly: no live deliveries, and no more of its requests, whose answers would pile up."""
+        self.paused_s = self.board.now_s()
+        self.session.set_writable(False)
+        self.wire.pause_reading()
+        self.board.attend(self)
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self.paused_s = None
+        self.session.set_writable(True)
+        self.wire.resume_reading()
+        self.board.attend(self)
+
+    def lost(self, reason: str) -> None:
+        """The transport is gone."""
+        self.is_lost = True
+        self.board.lost(self, reason)
+
+    # --- called by the postbox
+
+    def accepted(self, cids: Sequence[int]) -> None:
+        """These are durable."""
+        self.board.counts.accepted += len(cids)
+        self.session.accepted(cids)
+        self.board.attend(self)
+
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
+        """This was not taken."""
+        self.board.counts.refused += 1
+        self.session.refused(cid, code, processed, retry_after_ms)
+        self.board.attend(self)
+
+    def post(self, effect: PostEntry) -> None:
+        """Into the postbox."""
+        self.board.postbox.post(self, effect)

@@ -1,0 +1,168 @@
+"""Logging in and out: prove, claim the register entry, open the queue (in that order: promise 4), and the other way.
+
+Also what keeps the entry true afterwards: every PING looks up the newest seq and our own entry together, so a session
+whose entry was overwritten learns that it was replaced, and one whose entry was lost puts it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from brokerd.ports import LinkDown, Opened, Seat
+from chatd.ports import Accounts, LoginRefused
+from protocol.envelope import DevicesParcel, EvictParcel, ParcelKind, pack_batch
+from protocol.errors import Code
+from protocol.messages import Hello
+from protocol.names import is_name
+from protocol.wire import GENERATION_BYTES
+
+if TYPE_CHECKING:
+    from chatd.line import Line
+    from chatd.switchboard import Switchboard
+
+LOGINS_MAX: Final = 512  # on their way; the others wait their turn, and their LOGIN_S_MAX runs
+STORE_RETRY_MS: Final = 1000
+RECLAIMS_AT_ONCE: Final = 200
+CREDENTIALS_CHECK_LINES: Final = 2000  # looked at in one second, round robin
+
+
+class Logins:
+    """One for a switchboard."""
+
+    def __init__(self, board: Switchboard, accounts: Accounts) -> None:
+        self._board = board
+        self._accounts = accounts
+        self._turns = asyncio.Semaphore(LOGINS_MAX)
+        self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
+        self._to_check: list[Line] = []
+
+    async def login(self, line: Line, hello: Hello) -> None:
+        """HELLO came: WELCOME or an error follows."""
+        try:
+            async with self._turns:
+                await self._login(line, hello)
+        except LoginRefused as refused:
+            self._board.counts.logins_refused += 1
+            line.log.info("login_refused", user=hello.user, code=refused.code, why=str(refused))
+            line.session.fail(refused.code, retry_after_ms=refused.retry_after_ms)
+        except LinkDown as down:
+            line.log.warning("login_put_off", user=hello.user, error=str(down))
+            self._board.roster.remove(line)
+            line.session.fail(Code.STORE_DOWN, retry_after_ms=STORE_RETRY_MS)
+        self._board.attend(line)
+
+    async def _login(self, line: Line, hello: Hello) -> None:
+        identity = await self._accounts.prove(hello.scheme, hello.user, hello.secret, line.peer)
+        session, board = line.session, self._board
+        if line.is_gone():
+            return
+        if not is_name(identity.user):
+            raise LoginRefused(Code.BAD_NAME, "the token's subject is not a name")
+        session.user, session.device = identity.user, hello.device
+        line.log = line.log.bind(user=session.user, device=session.device)
+        older = board.roster.add(line)  # before the claim: a hand-over that comes now must find us
+        if older is not None:
+            self._replace(older)
+        opened = await self.claim(line)
+        if line.is_gone():
+            return
+        board.counts.logins += 1
+        session.logged_in(hello, identity, opened, node=board.node, now_s=board.now_s(), now_ms=board.now_ms())
+        line.log.info("session_opened", head=opened.head, cursor=opened.cursor, devices=opened.devices)
+
+    async def claim(self, line: Line) -> Opened:
+        """Put our entry in, open the queue behind it, and tell the user's other sessions. Raises LinkDown."""
+        board, user, device = self._board, line.session.user, line.session.device
+        seat = line.next_seat(board.node)
+        fresh = os.urandom(GENERATION_BYTES)
+        replaced, opened, [seats] = await asyncio.gather(  # one round trip: they leave in this order
+            board.register.claim(user, seat),
+            board.sent_queue.open(user, device, fresh, board.now_ms()),
+            board.register.seats([user]),
+        )
+        line.seat = seat
+        if line.is_gone():
+            await board.register.release(user, seat)
+            return opened
+        if replaced is not None and replaced.node != board.node:
+            session_id = replaced.session.partition(".")[0]
+            parcel = EvictParcel(ParcelKind.EVICT, user, device, session_id, int(Code.REPLACED))
+            board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
+        self._tell_devices(user, opened.devices, seats)
+        return opened
+
+    def _tell_devices(self, user: str, devices: int, seats: Sequence[Seat]) -> None:
+        for other in self._board.roster.of(user):
+            other.session.devices = devices
+        for node in {seat.node for seat in seats} - {self._board.node}:
+            parcel = DevicesParcel(ParcelKind.DEVICES, user, devices)
+            self._board.nodes.hand(node, pack_batch(self._board.node, [parcel]))
+
+    def _replace(self, older: Line) -> None:
+        self._board.counts.replaced += 1
+        older.session.fail(Code.REPLACED)
+        self._board.attend(older)
+
+    async def leave(self, line: Line) -> None:
+        """The session is over: take its entry out, unless a newer one stands there already."""
+        assert line.seat is not None
+        try:
+            await self._board.register.release(line.session.user, line.seat)
+        except LinkDown:
+            line.log.info("release_put_off")  # found and released at the next message for it, or with the lease
+
+    async def reclaim(self, line: Line) -> None:
+        """Our entry may be gone (the register lost it, or our inbox was away): put it back, and look for what we missed."""
+        try:
+            async with self._reclaims:
+                if line.is_gone() or line.seat is None:
+                    return
+                opened = await self.claim(line)
+        except LinkDown:
+            return  # the next PING finds it
+        line.session.devices = opened.devices
+        line.session.doubt()
+        self._board.attend(line)
+
+    async def look_up(self, lines: list[Line]) -> None:
+        """Answer PINGs: the newest seq, and whether our entry still stands."""
+        board = self._board
+        users = [line.session.user for line in lines]
+        try:
+            heads, seats = await asyncio.gather(board.sent_queue.heads(users), board.register.seats(users))
+        except LinkDown:
+            for line in lines:
+                line.session.head_told(None, board.now_ms())
+                board.attend(line)
+            return
+        for line, head, found in zip(lines, heads, seats, strict=True):
+            line.session.head_told(head, board.now_ms())
+            board.attend(line)
+            self._check_seat(line, found)
+
+    def _check_seat(self, line: Line, found: Sequence[Seat]) -> None:
+        if line.is_lost or line.seat is None or line.seat in found:
+            return
+        ours = [seat for seat in found if seat.device == line.session.device]
+        if ours and ours[0].node != self._board.node:
+            self._replace(line)  # the eviction that we should have had was lost on its way
+        else:
+            self._board.spawn(self.reclaim(line))
+
+    def check_credentials(self, unix_s: float) -> None:
+        """Once a second: sessions whose token expired or whose account was closed end, some lines at a time."""
+        if not self._to_check:
+            self._to_check = list(self._board.roster)
+        some, self._to_check = self._to_check[:CREDENTIALS_CHECK_LINES], self._to_check[CREDENTIALS_CHECK_LINES:]
+        for line in some:
+            expires_s = line.session.expires_s
+            if expires_s is not None and unix_s > expires_s:
+                line.session.fail(Code.TOKEN_EXPIRED)
+            elif not self._accounts.is_open(line.session.user):
+                line.session.fail(Code.REVOKED)
+            else:
+                continue
+            self._board.attend(line)

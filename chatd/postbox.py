@@ -1,0 +1,248 @@
+"""The postbox: collects the posts of one loop turn by shard and posts each shard's as one batch.
+
+It takes what is ready and never lingers: `flush` runs once a turn. While the queue cannot take more, posts wait here,
+bounded; when it stays shut for SHUT_S_MAX the waiting ones are refused with BUSY (nothing is half-accepted) and the gate
+closes, so that sessions refuse at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from brokerd.ports import Inbound, LinkDown
+from chatd.effects import Gate, PostEntry
+from protocol.envelope import (
+    BATCH_BYTES_MAX,
+    BATCH_ITEMS_MAX,
+    AckPost,
+    Post,
+    PostKind,
+    SignalPost,
+    TroublePost,
+    pack_batch,
+)
+from protocol.errors import Code
+from protocol.names import shard_of
+from protocol.wire import Processed
+
+WAITING_POSTS_MAX: Final = 50_000  # of all shards; beyond it the gate closes
+WAITING_BYTES_MAX: Final = 32 * 1024 * 1024
+SHUT_S_MAX: Final = 1.0
+REFUSED_RETRY_MS: Final = 1000
+_ITEM_BYTES: Final = 160  # about what an item takes beside its body
+_SHARDS_KNOWN_MAX: Final = 100_000
+
+
+class Poster(Protocol):
+    """Who posted: a line, or an HTTP request."""
+
+    def accepted(self, cids: Sequence[int]) -> None:
+        """These are durable."""
+
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
+        """This was not taken, or nobody knows (processed)."""
+
+
+class Ticket:
+    """One thing that somebody waits for: it is accepted when all its parts (the post, the copy) are durable."""
+
+    __slots__ = ("by", "cid", "parts", "whole")
+
+    def __init__(self, by: Poster, cid: int, parts: int) -> None:
+        self.by = by
+        self.cid = cid
+        self.parts = self.whole = parts
+
+
+class _Pile:
+    """What waits for one shard."""
+
+    __slots__ = ("posts", "size", "tickets")
+
+    def __init__(self) -> None:
+        self.posts: list[Post] = []
+        self.tickets: list[Ticket | None] = []
+        self.size = 0
+
+
+class Postbox:
+    """One for a node. `flush` is called by the switchboard at the end of a turn."""
+
+    def __init__(self, node: str, shards: int, inbound: Inbound, gate: Gate, wake: Callable[[], None]) -> None:
+        """`wake()` asks for a `flush` at the end of this turn."""
+        self.batches = 0
+        self.posted = 0
+        self._node = node
+        self._shards = shards
+        self._inbound = inbound
+        self._gate = gate
+        self._wake = wake
+        self._piles = [_Pile() for _ in range(shards)]
+        self._shard_of: dict[str, int] = {}
+        self._acks: dict[tuple[str, str], int] = {}
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._in_flight = 0
+        self._shut_since_s: float | None = None
+
+    # --- in
+
+    def post(self, by: Poster, effect: PostEntry) -> None:
+        """Take an entry, and its copy. `by` is answered once."""
+        copy = effect.copy
+        ticket = Ticket(by, effect.cid, 1 if copy is None else 2)
+        post = effect.post
+        self._put(post.to, post, len(post.body), ticket)
+        if copy is not None:
+            self._put(copy.to, copy, len(copy.body), ticket)
+
+    def signal(self, post: SignalPost) -> None:
+        """Take an ephemeral message."""
+        self._put(post.to, post, len(post.body), None)
+
+    def trouble(self, post: TroublePost) -> None:
+        """Take a status: delivery to a device stopped."""
+        self._put(post.user, post, 0, None)
+
+    def ack(self, user: str, device: str, seq: int) -> None:
+        """Take an acknowledgement; a later one of the same device takes its place. Bounded by the sessions there are."""
+        self._acks[user, device] = seq
+
+    def _put(self, to: str, post: Post, size: int, ticket: Ticket | None) -> None:
+        pile = self._piles[self._shard(to)]
+        pile.posts.append(post)
+        pile.tickets.append(ticket)
+        size += _ITEM_BYTES
+        pile.size += size
+        self._waiting += 1
+        self._waiting_bytes += size
+        if self._waiting > WAITING_POSTS_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+            self._gate.is_open = False
+
+    def _shard(self, user: str) -> int:
+        shard = self._shard_of.get(user)
+        if shard is None:
+            if len(self._shard_of) >= _SHARDS_KNOWN_MAX:
+                self._shard_of.clear()
+            shard = self._shard_of[user] = shard_of(user, self._shards)
+        return shard
+
+    # --- out
+
+    def flush(self) -> None:
+        """Post what waits, as far as the queue takes it."""
+        if self._acks and self._inbound.is_ready:
+            acks, self._acks = self._acks, {}
+            for (user, device), seq in acks.items():
+                self._put(user, AckPost(PostKind.ACK, user, device, seq), 0, None)
+        for shard, pile in enumerate(self._piles):
+            while pile.posts and self._inbound.is_ready:
+                self._post_pile(shard, pile)
+
+    def _post_pile(self, shard: int, pile: _Pile) -> None:
+        posts, tickets, size = pile.posts, pile.tickets, pile.size
+        if len(posts) > BATCH_ITEMS_MAX or size > BATCH_BYTES_MAX:
+            count = _fitting(posts)
+            size = sum(_size(post) for post in posts[:count])
+            pile.posts, pile.tickets, pile.size = posts[count:], tickets[count:], pile.size - size
+            posts, tickets = posts[:count], tickets[:count]
+        else:
+            pile.posts, pile.tickets, pile.size = [], [], 0
+        try:
+            future = self._inbound.post(shard, pack_batch(self._node, posts))
+        except LinkDown:  # between the look at is_ready and now
+            pile.posts, pile.tickets, pile.size = posts + pile.posts, tickets + pile.tickets, size + pile.size
+            return
+        self._waiting -= len(posts)
+        self._waiting_bytes -= size
+        self.batches += 1
+        self.posted += len(posts)
+        self._in_flight += 1
+        future.add_done_callback(lambda done: self._posted(done, tickets))
+
+    def _posted(self, future: asyncio.Future[None], tickets: list[Ticket | None]) -> None:
+        self._in_flight -= 1
+        fault = None if future.cancelled() else future.exception()
+        if future.cancelled() or isinstance(fault, LinkDown):
+            _refuse(tickets, Code.BUSY, Processed.UNKNOWN)
+        elif fault is not None:
+            _refuse(tickets, Code.BUSY, Processed.NO)
+        else:
+            _accept(tickets)
+        self._wake()
+
+    # --- time
+
+    def tick(self, now_s: float) -> None:
+        """Move the gate; refuse what has waited too long."""
+        if self._inbound.is_ready:
+            self._shut_since_s = None
+            self.flush()
+            self._gate.is_open = (
+                self._waiting <= WAITING_POSTS_MAX // 2 and self._waiting_bytes <= WAITING_BYTES_MAX // 2
+            )
+            return
+        if self._shut_since_s is None:
+            self._shut_since_s = now_s
+        elif now_s - self._shut_since_s >= SHUT_S_MAX:
+            self._gate.is_open = False
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        for pile in self._piles:
+            tickets = pile.tickets
+            pile.posts, pile.tickets, pile.size = [], [], 0
+            _refuse(tickets, Code.BUSY, Processed.NO)
+        self._waiting = self._waiting_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits and nothing is on its way."""
+        return not (self._waiting or self._in_flight or self._acks)
+
+    def statistics(self) -> dict[str, int]:
+        """Gauges and counters, for metrics."""
+        return {
+            "batches": self.batches,
+            "posted": self.posted,
+            "waiting": self._waiting,
+            "waiting_bytes": self._waiting_bytes,
+            "in_flight": self._in_flight,
+        }
+
+
+def _size(post: Post) -> int:
+    body = getattr(post, "body", b"")
+    return len(body) + _ITEM_BYTES
+
+
+def _fitting(posts: list[Post]) -> int:
+    """How many of the first posts fit into one batch; at least one."""
+    size = 0
+    for count, post in enumerate(posts[:BATCH_ITEMS_MAX]):
+        size += _size(post)
+        if size > BATCH_BYTES_MAX and count:
+            return count
+    return min(len(posts), BATCH_ITEMS_MAX)
+
+
+def _accept(tickets: list[Ticket | None]) -> None:
+    """Answer everybody once, with all that is now durable."""
+    answers: dict[Poster, list[int]] = {}
+    for ticket in tickets:
+        if ticket is not None:
+            ticket.parts -= 1
+            if ticket.parts == 0:
+                answers.setdefault(ticket.by, []).append(ticket.cid)
+    for by, cids in answers.items():
+        by.accepted(cids)
+
+
+def _refuse(tickets: list[Ticket | None], code: Code, processed: Processed) -> None:
+    for ticket in tickets:
+        if ticket is not None and ticket.parts > 0:
+            known = processed if ticket.whole == 1 else Processed.UNKNOWN  # the other part may have been taken
+            ticket.parts = -1  # and it answers nobody any more
+            ticket.by.refused(ticket.cid, code, known, REFUSED_RETRY_MS)

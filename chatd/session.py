@@ -1,0 +1,284 @@
+"""A session decides. Bytes, deliveries, answers and time go in; frames for its own peer and effects for others come out.
+
+Nothing here waits, and nothing here knows a socket, Redis or RabbitMQ: switchboard.py performs the effects. What is
+delivered, and when, is the feed's business (feed.py); this is logging in, sending, and what the peer may ask.
+Spec: protocol/SPEC.md §4, §6, §10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from brokerd.ports import Opened, Page
+from chatd.effects import (
+    Acknowledge,
+    AskHead,
+    Close,
+    Effect,
+    Gate,
+    HoldReading,
+    Login,
+    PostEntry,
+    PostSignal,
+    ResumeReading,
+)
+from chatd.feed import Feed
+from chatd.ports import Identity
+from chatd.posts import Origin, message_copy, message_post, read_copy, read_post, signal_post
+from protocol.connection import Closing, Event, ServerConnection
+from protocol.errors import Code
+from protocol.messages import Accepted, Ack, Bye, Credit, GoAway, Hello, Ping, Pong, Read, Send, Signal, Welcome
+from protocol.names import NAME_ALLOWED, device_tag, is_name, message_id
+from protocol.states import State
+from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
+
+BUSY_RETRY_MS: Final = 1000
+QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came back with less than it had said
+
+
+class Session:
+    """One live connection of one device, from its first byte to its last. Take `effects` after every call."""
+
+    def __init__(self, conn: ServerConnection, id_: str, gate: Gate) -> None:
+        self.conn = conn
+        self.id = id_
+        self.effects: list[Effect] = []
+        self.feed = Feed(conn, self.effects)
+        self.user = ""  # set at login, with device
+        self.device = ""
+        self.expires_s: float | None = None  # Unix time at which the credentials end
+        self.devices = 1  # known devices of the user: more than one want copies of what is sent
+        self.unaccepted = 0
+        self.last_cid = 0  # the largest cid taken in this session
+        self.accepted_cid = 0
+        self._gate = gate
+        self._limits: Limits = conn.limits
+        self._origin = Origin("", b"")
+        self._holding = False
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done now, in order."""
+        effects = self.effects[:]
+        self.effects.clear()
+        return effects
+
+    # --- from the peer
+
+    def receive(self, data: bytes, now_s: float, now_ms: int) -> None:
+        """Bytes off the transport."""
+        for event in self.conn.receive(data, now_s):
+            if type(event) is Send:
+                self._take_send(event, now_ms)
+            elif type(event) is Ack:
+                self._take_ack(event)
+            else:
+                self._take(event, now_ms)
+        if self.unaccepted >= self._limits.unaccepted_max and not self._holding:
+            self._holding = True
+            self.effects.append(HoldReading())
+
+    def _take(self, event: Event, now_ms: int) -> None:
+        match event:
+            case Read():
+                self._take_read(event, now_ms)
+            case Signal():
+                self._take_signal(event)
+            case Ping():
+                self.effects.append(AskHead())
+            case Credit():
+                self._take_credit(event)
+            case Hello():
+                self._take_hello(event)
+            case Closing():
+                self.effects.append(Close(event.code, event.detail))
+            case Bye():
+                self.effects.append(Close(None, "bye"))
+            case _:
+                pass  # PONG: any frame counts as life; Refused: already answered
+
+    def _take_hello(self, hello: Hello) -> None:
+        if not is_name(hello.device) or not (is_name(hello.user) or hello.user == ""):
+            self.fail(Code.BAD_NAME, f"user and device are {NAME_ALLOWED}")
+        else:
+            self.effects.append(Login(hello))
+
+    def _take_send(self, send: Send, now_ms: int) -> None:
+        cid, flags, to, payload, ttl_s = send
+        if not self._may_post(cid, to):
+            return
+        if ttl_s is not None and not 0 < ttl_s <= TTL_S_MAX:
+            self._refuse(cid, Code.BAD_REQUEST, f"ttl_s is {ttl_s}; 1..{TTL_S_MAX} is allowed")
+            return
+        by = self._origin
+        id_ = message_id(by.tag, cid)
+        copy = message_copy(by, cid, to, id_, flags, payload, now_ms) if self.devices > 1 else None
+        self.unaccepted += 1
+        self.effects.append(PostEntry(cid, message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms), copy))
+
+    def _take_read(self, read: Read, now_ms: int) -> None:
+        cid, _, to, ids = read
+        if self._may_post(cid, to):
+            by = self._origin
+            copy = read_copy(by, cid, to, ids, now_ms) if self.devices > 1 else None
+            self.unaccepted += 1
+            self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms), copy))
+
+    def _take_signal(self, signal: Signal) -> None:
+        if not is_name(signal.to):
+            self._refuse(0, Code.BAD_RECEIVER, NAME_ALLOWED)
+        elif self._gate.is_open:
+            self.effects.append(PostSignal(signal_post(self._origin, signal.to, signal.payload)))
+
+    def _may_post(self, cid: int, to: str) -> bool:
+        if cid <= self.last_cid:
+            self._refuse(cid, Code.BAD_CID, f"cid {cid} after {self.last_cid}")
+            return False
+        self.last_cid = cid
+        if not is_name(to):
+            self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
+        elif not self._gate.is_open:
+            self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
+        else:
+            return True
+        return False
+
+    def _take_ack(self, ack: Ack) -> None:
+        if ack.ref >= self.feed.expected:
+            self._refuse(ack.ref, Code.BAD_ACK, f"ack {ack.ref}, delivered up to {self.feed.expected - 1}")
+        elif self.feed.ack(ack.ref):
+            self.effects.append(Acknowledge(ack.ref))
+
+    def _take_credit(self, credit: Credit) -> None:
+        most = self.feed.acked + self._limits.credit_max
+        if credit.ref > most:
+            self._refuse(credit.ref, Code.BAD_ACK, f"credit {credit.ref}, at most {most} now")
+        else:
+            self.feed.grant(credit.ref)
+
+    # --- login and the end
+
+    def logged_in(
+        self, hello: Hello, identity: Identity, opened: Opened, *, node: str, now_s: float, now_ms: int
+    ) -> None:
+        """The register entry is ours and the queue is open: WELCOME, then what waits."""
+        self.expires_s = identity.expires_s
+        self.devices = opened.devices
+        self._origin = Origin(self.user, device_tag(self.user, self.device))
+        known = hello.ref if hello.generation == opened.generation and hello.ref <= opened.head else 0
+        acked = max(opened.cursor, known)
+        limits = self._limits
+        credit = min(hello.credit, limits.credit_max)
+        self.conn.welcome(
+            Welcome(
+                opened.head, 0, VERSION_MINOR, tuple(f for f in FEATURES if f in hello.features), node, self.id, now_ms,
+                self._origin.tag, acked, opened.generation, limits.body_bytes_max, int(limits.keepalive_s * 1000),
+                limits.unaccepted_max, credit,
+            ),
+            now_s,
+        )  # fmt: skip
+        if acked > opened.cursor:
+            self.effects.append(Acknowledge(acked))
+        self.feed.open(acked, opened.head, credit)
+
+    def fail(self, code: Code, detail: str = "", *, retry_after_ms: int = 0) -> None:
+        """End the session with a code that closes (a refused login, REPLACED, REVOKED, SLOW_READER …)."""
+        if not self.conn.is_over:
+            closing = self.conn.fail(code, detail, retry_after_ms=retry_after_ms)
+            self.effects.append(Close(closing.code, closing.detail))
+
+    def go_away(self, after_ms_min: int, after_ms_max: int) -> None:
+        """Tell the peer that this node stops."""
+        if self.is_open:
+            self.conn.send(GoAway(self.accepted_cid, 0, int(Code.GOING_AWAY), after_ms_min, after_ms_max))
+
+    @property
+    def is_open(self) -> bool:
+        """Logged in, and not over."""
+        return self.conn.state is State.OPEN
+
+    # --- answers to what was posted
+
+    def accepted(self, cids: Sequence[int]) -> None:
+        """These are durable. One frame for all of them."""
+        self._answered(len(cids))
+        if not self.is_open:
+            return
+        for at in range(0, len(cids), ACCEPTED_CIDS_MAX):
+            part = tuple(cids[at : at + ACCEPTED_CIDS_MAX])
+            top = max(part)
+            self.accepted_cid = max(self.accepted_cid, top)
+            self.conn.send(Accepted(top, 0, part))
+
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
+        """The queue did not take it. When nobody knows whether it did, the session ends: the client resends it under its
+        old cid at the next login, and the queue tells a repeat from a new one."""
+        self._answered(1)
+        if processed is Processed.UNKNOWN:
+            self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
+        elif self.is_open:
+            self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
+
+    def _answered(self, count: int) -> None:
+        self.unaccepted -= count
+        if self._holding and self.unaccepted < self._limits.unaccepted_max:
+            self._holding = False
+            self.effects.append(ResumeReading())
+
+    def _refuse(self, ref: int, code: Code, detail: str, *, retry_after_ms: int = 0) -> None:
+        self.conn.refuse(ref, code, detail=detail, retry_after_ms=retry_after_ms)
+
+    # --- from the back room
+
+    def push(self, first: int, last: int, frames: bytes) -> None:
+        """Frames of seqs first..last. Before WELCOME they only show that something waits."""
+        self.feed.push(first, last, frames)
+
+    def signal(self, frames: bytes) -> None:
+        """Ephemeral frames: shed first when the peer reads slowly."""
+        if self.is_open and self.feed.is_writable:
+            self.conn.send_frames(frames)
+
+    def reaches(self, head: int) -> None:
+        """The queue reaches up to `head`."""
+        if self.is_open:
+            self.feed.reaches(head)
+
+    def doubt(self) -> None:
+        """Hand-overs may have been lost."""
+        if self.is_open:
+            self.feed.doubt()
+
+    def head_told(self, head: int | None, now_ms: int) -> None:
+        """The answer to AskHead: the PING is answered, a position that is behind is repaired. None: nobody knows."""
+        if self.is_open:
+            self.conn.send(Pong(head or 0, 0, head is not None, now_ms))
+            if head is not None and head < self.feed.expected - 1:
+                self.fail(Code.STORE_DOWN, QUEUE_ANEW)
+            elif head is not None:
+                self.feed.reaches(head)
+
+    def page(self, page: Page) -> None:
+        """What ReadQueue asked for."""
+        if self.is_open and not self.feed.page(page):
+            self.fail(Code.STORE_DOWN, QUEUE_ANEW)
+
+    def read_again(self) -> None:
+        """ReadQueue failed; the store is back."""
+        if self.is_open:
+            self.feed.retry()
+
+    # --- the transport and time
+
+    def set_writable(self, writable: bool) -> None:
+        """The transport's buffer passed its high or low mark."""
+        if self.is_open:
+            self.feed.set_writable(writable)
+        else:
+            self.feed.is_writable = writable
+
+    def tick(self, now_s: float) -> None:
+        """Time passed."""
+        for event in self.conn.tick(now_s):
+            if isinstance(event, Closing):
+                self.effects.append(Close(event.code, event.detail))

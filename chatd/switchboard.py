@@ -1,0 +1,263 @@
+"""The switchboard performs what sessions decide, and does nothing else.
+
+Everything that one loop turn brought (bytes, hand-overs, confirms) changes sessions at once; what it costs to tell others
+is paid at the end of the turn, together: one post a shard, one look-up for all PINGs, one write a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from brokerd.ports import Inbound, LinkDown, Nodes, Register, SentQueue
+from chatd.effects import (
+    Acknowledge,
+    AskHead,
+    Close,
+    Effect,
+    Gate,
+    HoldReading,
+    Login,
+    PostEntry,
+    PostSignal,
+    ReadQueue,
+    ResumeReading,
+)
+from chatd.feed import PAGE_BYTES_MAX
+from chatd.line import Line
+from chatd.logins import Logins
+from chatd.ports import Accounts, Wire
+from chatd.postbox import Postbox
+from chatd.roster import Roster
+from chatd.session import Session
+from protocol.connection import ServerConnection
+from protocol.envelope import PostKind, TroublePost
+from protocol.errors import Code
+from protocol.wire import Limits
+
+READS_MAX: Final = 64  # backlog reads on their way: 64 pages of 256 KiB = 16 MiB
+PAUSED_S_MAX: Final = 60.0  # a peer that took nothing for so long is closed (SLOW_READER)
+PING_USERS_MAX: Final = 1000  # in one look-up
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this node did since it started."""
+
+    connections: int = 0
+    logins: int = 0
+    logins_refused: int = 0
+    accepted: int = 0
+    refused: int = 0
+    delivered: int = 0
+    acks: int = 0
+    pages: int = 0
+    gaps: int = 0
+    replaced: int = 0
+    slow_readers: int = 0
+
+
+class Switchboard:
+    """All sessions of a node. Methods are called from the event loop; slow things run as tasks of `tasks`."""
+
+    def __init__(
+        self,
+        node: str,
+        *,
+        shards: int,
+        inbound: Inbound,
+        nodes: Nodes,
+        sent_queue: SentQueue,
+        register: Register,
+        accounts: Accounts,
+        limits: Limits,
+        outbox_bytes_max: int,
+        connections_max: int,
+        tasks: asyncio.TaskGroup,
+        log: Any,
+    ) -> None:
+        self.node = node
+        self.limits = limits
+        self.counts = Counts()
+        self.roster = Roster()
+        self.gate = Gate()
+        self.lines: set[Line] = set()
+        self.postbox = Postbox(node, shards, inbound, self.gate, self.wake)
+        self.sent_queue, self.register, self.nodes = sent_queue, register, nodes
+        self.log = log
+        self.is_draining = False
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._outbox_bytes_max = outbox_bytes_max
+        self._connections_max = connections_max
+        self.logins = Logins(self, accounts)
+        self._reads = asyncio.Semaphore(READS_MAX)
+        self._dirty: set[Line] = set()
+        self._pinged: list[Line] = []
+        self._stalled: set[Line] = set()  # whose read failed: the store is down
+        self._woken = False
+        self._ids = itertools.count(1)
+        self.now_s: Callable[[], float] = self._loop.time
+        self._perform: dict[type, Callable[[Line, Any], None]] = {
+            PostEntry: Line.post,
+            Acknowledge: self._acknowledge,
+            ReadQueue: self._read_queue,
+            AskHead: self._ask_head,
+            PostSignal: self._post_signal,
+            Login: self._login,
+            HoldReading: lambda line, _: line.wire.pause_reading(),
+            ResumeReading: self._resume_reading,
+            Close: self._close,
+        }
+
+    @staticmethod
+    def now_ms() -> int:
+        """Wall clock: for time stamps and expiry only, never for deadlines."""
+        return time.time_ns() // 1_000_000
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something slow beside the turn; its failure is the node's failure."""
+        self._tasks.create_task(work)
+
+    # --- lines come and go
+
+    def enter(self, wire: Wire, peer: str, *, preface: bool) -> Line | None:
+        """chatd.ports.Door: a transport was accepted."""
+        if self.is_draining or len(self.lines) >= self._connections_max:
+            return None
+        conn = ServerConnection(self.limits, now_s=self.now_s(), preface=preface)
+        session = Session(conn, f"{next(self._ids):x}", self.gate)
+        line = Line(wire, peer, session, self, self.log.bind(session=session.id, peer=peer))
+        self.lines.add(line)
+        self.counts.connections += 1
+        return line
+
+    def lost(self, line: Line, reason: str) -> None:
+        """The transport is gone: so is the session. What waits for the device waits on, with its status."""
+        self.lines.discard(line)
+        self._dirty.discard(line)
+        self._stalled.discard(line)
+        session = line.session
+        code, detail = line.closing or (None, reason)
+        if not session.user:
+            return
+        self.roster.remove(line)
+        line.log.info("session_closed", user=session.user, code=code, detail=detail[:200])
+        if session.feed.is_behind:
+            why = int(code or Code.SILENT)
+            self.postbox.trouble(TroublePost(PostKind.TROUBLE, session.user, session.device, why, self.now_ms()))
+            self.wake()
+        if line.seat is not None:
+            self.spawn(self.logins.leave(line))
+
+    # --- the end of a turn
+
+    def attend(self, line: Line) -> None:
+        """A session may have decided something: perform it now, write at the end of the turn."""
+        session = line.session
+        while session.effects:  # performing may decide more
+            for effect in session.take_effects():
+                self._perform[type(effect)](line, effect)
+        if not line.is_lost:
+            self._dirty.add(line)
+            if not self._woken:
+                self.wake()
+
+    def wake(self) -> None:
+        """Ask for an end of turn."""
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._woken = False
+        self.postbox.flush()
+        if self._pinged:
+            lines, self._pinged = self._pinged[:PING_USERS_MAX], self._pinged[PING_USERS_MAX:]
+            self.spawn(self.logins.look_up(lines))
+        if self._dirty:
+            dirty, self._dirty = self._dirty, set()
+            for line in dirty:
+                self._write(line)
+
+    def _write(self, line: Line) -> None:
+        chunks = line.session.conn.bytes_to_send()
+        if chunks:
+            line.wire.write(chunks)
+            if line.closing is None and line.wire.pending_bytes() > self._outbox_bytes_max:
+                self._close_slow(line)
+        if line.closing is not None:
+            line.wire.close(*line.closing)
+
+    def _close_slow(self, line: Line) -> None:
+        self.counts.slow_readers += 1
+        line.session.fail(Code.SLOW_READER)
+        self.attend(line)
+
+    # --- effects
+
+    def _acknowledge(self, line: Line, effect: Acknowledge) -> None:
+        self.counts.acks += 1
+        self.postbox.ack(line.session.user, line.session.device, effect.seq)
+
+    def _post_signal(self, line: Line, effect: PostSignal) -> None:
+        self.postbox.signal(effect.post)
+
+    def _login(self, line: Line, effect: Login) -> None:
+        self.spawn(self.logins.login(line, effect.hello))
+
+    def _ask_head(self, line: Line, effect: AskHead) -> None:
+        self._pinged.append(line)
+        self.wake()
+
+    def _resume_reading(self, line: Line, effect: ResumeReading) -> None:
+        if line.paused_s is None:
+            line.wire.resume_reading()
+
+    def _close(self, line: Line, effect: Close) -> None:
+        if line.closing is None:
+            line.closing = (effect.code, effect.detail)
+
+    def _read_queue(self, line: Line, effect: ReadQueue) -> None:
+        self.counts.pages += 1
+        self.spawn(self._read(line, effect))
+
+    async def _read(self, line: Line, effect: ReadQueue) -> None:
+        session = line.session
+        try:
+            async with self._reads:
+                if line.is_lost:
+                    return
+                page = await self.sent_queue.read(session.user, effect.after, effect.entries_max, PAGE_BYTES_MAX)
+        except LinkDown:
+            self._stalled.add(line)
+            return
+        session.page(page)
+        self.counts.delivered += len(page.entries)
+        self.attend(line)
+
+    # --- time
+
+    def tick(self) -> None:
+        """Once a second: deadlines, slow readers, what waits for a link."""
+        now_s = self.now_s()
+        self.postbox.tick(now_s)
+        stalled, self._stalled = self._stalled, set()
+        for line in stalled:
+            line.session.read_again()
+            self.attend(line)
+        for line in tuple(self.lines):
+            session = line.session
+            if session.conn.next_deadline_s <= now_s:
+                session.tick(now_s)
+                self.attend(line)
+            elif line.paused_s is not None and now_s - line.paused_s > PAUSED_S_MAX and line.closing is None:
+                self._close_slow(line)
+        self.logins.check_credentials(time.time())
+
+
+__all__ = ["Counts", "Effect", "Switchboard"]
