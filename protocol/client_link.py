@@ -91,11 +91,12 @@ class Session(Protocol):
     def welcome(self, welcome: Welcome) -> None:
         """A session begins."""
 
-    def receive(self, message: Message) -> None:
-        """Everything but WELCOME."""
+    def receive(self, message: Message) -> str:
+        """Everything but WELCOME. Gives the reason why the server must be left (and asked anew), "" for none."""
 
-    def fill(self, connection: ClientConnection) -> None:
-        """The turn ends: queue what may leave."""
+    def fill(self, connection: ClientConnection | None, *, is_taking: bool) -> None:
+        """The turn ends: keep what changed, queue what may leave. `connection` is None when nothing may; without
+        `is_taking` only acknowledgements may (the server reads slowly, or goes away)."""
 
     def part(self) -> None:
         """The session is over; nothing of it is answered any more."""
@@ -134,7 +135,7 @@ class Line:
         self._opened_s: float | None = None  # when WELCOME came
         self._window_s: tuple[float, float] | None = None
         self._is_scheduled = False
-        self.is_paused = False  # the server reads slowly: requests wait
+        self._is_paused = False  # the server reads slowly
         self.connection = ClientConnection(
             session.hello(), now_s=clock.now_s(), login_s_max=LOGIN_S_MAX, preface=address.has_preface
         )
@@ -162,10 +163,11 @@ class Line:
             self._wire.abort()
 
     async def close(self) -> None:
-        """BYE, then close when it has left."""
+        """What is due and BYE, then close when it has left."""
+        self.flush()
         if self.is_open:
             self.connection.send(Bye(0, 0))
-            self.flush()
+            self._write()
         if self._wire is not None:
             self._wire.close()
             await asyncio.wait([self._lost], timeout=CLOSE_S_MAX)
@@ -176,9 +178,8 @@ class Line:
         return self.connection.state is State.OPEN and not self._over.done()
 
     @property
-    def is_taking(self) -> bool:
-        """Whether new requests may be sent: not after GOAWAY, not while the server reads slowly."""
-        return not self.is_paused and self._window_s is None
+    def _is_taking(self) -> bool:
+        return not self._is_paused and self._window_s is None
 
     def end(self, ended: Ended) -> None:
         """The first reason counts."""
@@ -205,11 +206,11 @@ class Line:
 
     def pause_writing(self) -> None:
         """The server reads slowly."""
-        self.is_paused = True
+        self._is_paused = True
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self.is_paused = False
+        self._is_paused = False
         self.schedule()
 
     # --- what came
@@ -223,9 +224,12 @@ class Line:
         elif isinstance(event, Welcome):
             self._open(event)
         else:
-            self._session.receive(event)
+            why = self._session.receive(event)
             if isinstance(event, Error) and (self.connection.is_over or ends_connection(event.code)):
                 self.end(Ended(event.code, event.detail, True, event.retry_after_ms / 1000))
+            elif why:
+                after_s = event.retry_after_ms / 1000 if isinstance(event, Error) else 0.0
+                self.end(Ended(None, why, retry_after_s=after_s))
             elif isinstance(event, GoAway):
                 self._go_away(event)
 
@@ -252,10 +256,18 @@ class Line:
     def flush(self) -> None:
         """Write what is queued, in one piece."""
         self._is_scheduled = False
-        if self._wire is None or self._over.done():
+        if self._over.done():
             return
-        if self.connection.state is State.OPEN:
-            self._session.fill(self.connection)
+        try:
+            self._session.fill(self.connection if self.is_open else None, is_taking=self._is_taking)
+        except Exception as fault:  # the store failed: run() raises it, and the client closes
+            self._over.set_exception(fault)
+            return
+        self._write()
+
+    def _write(self) -> None:
+        if self._wire is None:
+            return
         chunks = self.connection.bytes_to_send()
         if chunks:
             self._wire.write(chunks)
@@ -287,6 +299,7 @@ class Link:
         self._session = session
         self._backoff = backoff
         self._clock = clock
+        self._is_closing = False
         self.line: Line | None = None  # the connection that stands or is being opened
 
     async def run(self) -> Closed:
@@ -299,6 +312,8 @@ class Link:
             finally:
                 self.line = None
                 self._session.part()
+            if self._is_closing:
+                return Closed(None, "closed by this side")
             if ended.is_told and ended.code is not None and not may_return(ended.code):
                 return Closed(ended.code, ended.detail)
             wait_s = self._wait_s(ended)
@@ -310,6 +325,12 @@ class Link:
     def is_open(self) -> bool:
         """Whether a session stands."""
         return self.line is not None and self.line.is_open
+
+    async def close(self) -> None:
+        """Leave in good order. Cancel `run` after it: it may be asleep between two connections."""
+        self._is_closing = True
+        if self.line is not None:
+            await self.line.close()
 
     def _wait_s(self, ended: Ended) -> float:
         if ended.lived_s >= SETTLED_S or ended.window_s is not None:

@@ -10,6 +10,7 @@ from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTrans
 
 from protocol.wire import WEBSOCKET_SUBPROTOCOL
 
+TRANSPORTS: Final = ("tcp", "tls", "ws", "wss")
 CLOSE_CODE_BASE: Final = 4000  # a WebSocket close code of 4000 + n says error code n
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024  # of one WebSocket frame: many frames of ours may be joined in one
 
@@ -127,7 +128,7 @@ async def _open_web_socket(address: Address, receiver: Receiver) -> ClientWire:
     return listener
 
 
-class _WebSocket(WSListener):  # type: ignore[misc]
+class _WebSocket(WSListener):
     """Frames of ours are never cut by a message, but nothing here needs that: payloads are one byte stream."""
 
     def __init__(self, receiver: Receiver) -> None:
@@ -141,9 +142,9 @@ class _WebSocket(WSListener):  # type: ignore[misc]
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is WSMsgType.BINARY or kind is WSMsgType.CONTINUATION:
+        if kind == WSMsgType.BINARY or kind == WSMsgType.CONTINUATION:
             self._receiver.receive(frame.get_payload_as_bytes())
-        elif kind is WSMsgType.CLOSE:
+        elif kind == WSMsgType.CLOSE:
             self._hear_close(frame.get_payload_as_bytes())
             transport.disconnect()
 
