@@ -1,0 +1,114 @@
+-- Save the entries of one batch for one user, drop repeats, and look the user's seats up: all or nothing, in one step.
+-- Everything is read before the first write, so that a key of the wrong type leaves nothing half done.
+-- KEYS  1 m  2 q  3 c  4 dedupe of this month  5 dedupe of the month before  6 r
+-- ARGV  1 count_max  2 bytes_max  3 earliest expiry of the entries (ms, 0 = never)  4 month  5 seconds a dedupe hash lives
+--       6 marks_max  then for each entry: origin, cid, entry
+-- Gives head, when the user must be swept (0 = as known), {device, seat, …}, and a result for each entry.
+local FIRST = 7
+local meta = redis.call('HMGET', KEYS[1], 'e', 'f', 'b', 'w', 'x')
+local length = redis.call('LLEN', KEYS[2])
+local reply = {0, 0, redis.call('HGETALL', KEYS[6])}
+if not meta[1] then
+  for i = FIRST, #ARGV, 3 do reply[#reply + 1] = NO_USER end
+  return reply
+end
+local base = tonumber(meta[2]) + length
+reply[1] = base
+if #ARGV < FIRST then return reply end
+
+-- the highest cid taken from each origin; a key without a number counts as an origin of its own, with cid 1
+local fields, cids, high, asked = {}, {}, {}, {}
+for i = FIRST, #ARGV, 3 do
+  local field, cid = ARGV[i], tonumber(ARGV[i + 1])
+  if cid == 0 then field, cid = '=' .. field, 1 end
+  fields[i], cids[i] = field, cid
+  if not high[field] then
+    high[field] = 0
+    asked[#asked + 1] = field
+  end
+end
+local function learn(key, names)
+  local missing = {}
+  each(names, function(from, to)
+    local found = redis.call('HMGET', key, unpack(names, from, to))
+    for i = 1, #found do
+      if found[i] then high[names[from + i - 1]] = tonumber(found[i]) else missing[#missing + 1] = names[from + i - 1] end
+    end
+  end)
+  return missing
+end
+local unknown = learn(KEYS[4], asked)
+local is_new_hash = #unknown > 0 and redis.call('EXISTS', KEYS[4]) == 0
+if #unknown > 0 then learn(KEYS[5], unknown) end
+
+local lone -- whether the user has fewer than two devices; asked only when it matters
+local function is_lone()
+  if lone == nil then lone = redis.call('HLEN', KEYS[3]) < 2 end
+  return lone
+end
+local function was_full(mark)
+  return redis.call('HEXISTS', KEYS[4], mark) == 1 or redis.call('HEXISTS', KEYS[5], mark) == 1
+end
+
+local count_max, bytes_max, marks_max = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[6])
+local bytes, receipts = tonumber(meta[3]), tonumber(meta[4])
+local taken, moved, marks, marked, repeated = {}, {}, {}, {}, false
+for i = FIRST, #ARGV, 3 do
+  local field, cid, entry = fields[i], cids[i], ARGV[i + 2]
+  local kind = string.byte(entry, 1)
+  local result = REPEAT
+  if (kind == SENT or kind == READ_SYNC) and is_lone() then
+    result = REPEAT -- nothing is noted: there is nothing to protect
+  elseif cid <= high[field] then
+    local mark = '!' .. field .. ARGV[i + 1]
+    repeated = true
+    if marked[mark] or was_full(mark) then result = FULL end
+  else
+    local times = kind == RECEIPT and 2 or 1
+    high[field] = cid
+    moved[field] = true
+    if length + #taken >= count_max * times or bytes + #entry - HEAD_BYTES > bytes_max * times then
+      result = FULL
+      local mark = '!' .. field .. ARGV[i + 1]
+      marked[mark] = true
+      marks[#marks + 1], marks[#marks + 2] = mark, '1'
+    else
+      taken[#taken + 1] = entry
+      bytes = bytes + #entry - HEAD_BYTES
+      if wants_receipt(entry) then receipts = receipts + 1 end
+      result = base + #taken
+    end
+  end
+  reply[#reply + 1] = result
+end
+
+local sets = {}
+for field in pairs(moved) do
+  sets[#sets + 1], sets[#sets + 2] = field, high[field]
+end
+-- a flood against a full queue may not fill the memory: beyond marks_max a refused entry's repeat is a plain REPEAT
+if #marks > 0 and redis.call('HLEN', KEYS[4]) < marks_max then
+  for i = 1, #marks do sets[#sets + 1] = marks[i] end
+end
+if #sets > 0 then
+  each(sets, function(from, to) redis.call('HSET', KEYS[4], unpack(sets, from, to)) end)
+  if is_new_hash then
+    redis.call('EXPIRE', KEYS[4], ARGV[5])
+    redis.call('HSET', KEYS[1], 'k', ARGV[4])
+  end
+end
+local sweep = number(meta[5])
+if #taken > 0 then
+  each(taken, function(from, to) redis.call('RPUSH', KEYS[2], unpack(taken, from, to)) end)
+  reply[1] = base + #taken
+  local expires = tonumber(ARGV[3])
+  if expires > 0 and (sweep == 0 or expires < sweep) then
+    redis.call('HSET', KEYS[1], 'b', bytes, 'w', receipts, 'x', expires)
+    reply[2] = expires
+  else
+    redis.call('HSET', KEYS[1], 'b', bytes, 'w', receipts)
+  end
+end
+-- whoever saved it the first time may have died before the schedule heard of it
+if repeated and reply[2] == 0 then reply[2] = sweep end
+return reply

@@ -1,0 +1,73 @@
+"""The Register in Redis: a hash of seats for each user, one lease key for each node.
+
+u:{USER}:r   device → "node session"        n:{NODE}   "1", gone when the lease is over
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from brokerd.links.redis_scripts import Script, ask, is_broken
+from brokerd.links.resp import RespLink
+from brokerd.ports import LinkDown, Seat
+
+
+class RedisRegister:
+    """Register behind a RespLink. See ports.Register for the contract."""
+
+    def __init__(self, link: RespLink) -> None:
+        self._link = link
+        self._claim = Script(link, "claim", keys=1)
+        self._release = Script(link, "release", keys=1)
+
+    async def claim(self, user: str, seat: Seat) -> Seat | None:
+        """Put the seat in for its device; give the one it replaced (None: none, or this very one)."""
+        old = await ask(self._link, self._claim(_key(user), seat.device, f"{seat.node} {seat.session}"))
+        return None if old is None else seat_of(seat.device, old)
+
+    async def release(self, user: str, seat: Seat) -> bool:
+        """Take the seat out if it is still exactly this one."""
+        command = self._release(_key(user), seat.device, f"{seat.node} {seat.session}")
+        return bool(await ask(self._link, command))
+
+    async def seats(self, users: Sequence[str]) -> list[list[Seat]]:
+        """The seats of each user on nodes whose lease lives. A second round trip asks for the leases, if any sits."""
+        replies = await self._link.pipeline([("HGETALL", _key(user)) for user in users])
+        for reply in replies:
+            if is_broken(reply):  # not knowing is not absence
+                raise LinkDown(f"redis: {reply}")
+        all_seats = [seats_of(flat) for flat in replies]
+        nodes = list({seat.node for seats in all_seats for seat in seats})
+        if not nodes:
+            return all_seats
+        leases = await ask(self._link, ("MGET", *map(_lease_key, nodes)))
+        living = {node for node, lease in zip(nodes, leases, strict=True) if lease is not None}
+        return [[seat for seat in seats if seat.node in living] for seats in all_seats]
+
+    async def renew_lease(self, node: str, ttl_ms: int) -> None:
+        """Say that the node lives for another ttl."""
+        await ask(self._link, ("SET", _lease_key(node), "1", "PX", ttl_ms))
+
+    async def drop_lease(self, node: str) -> None:
+        """Say that the node is gone."""
+        await ask(self._link, ("DEL", _lease_key(node)))
+
+
+def seats_of(flat: Sequence[bytes]) -> list[Seat]:
+    """The seats in a HGETALL of a register hash."""
+    return [seat_of(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+
+
+def seat_of(device: str, value: Any) -> Seat:
+    """A seat from a field's value."""
+    node, session = value.decode().split(" ")
+    return Seat(device, node, session)
+
+
+def _key(user: str) -> str:
+    return f"u:{{{user}}}:r"
+
+
+def _lease_key(node: str) -> str:
+    return f"n:{{{node}}}"

@@ -1,0 +1,169 @@
+"""A Redis connection for hot paths: whole pipelines in one write, one future for each, healed by itself.
+
+All calls of one turn of the loop leave in one write, and replies are matched by their order alone. Hence the one rule of
+this file: a call that was written keeps its place in the queue until its last reply came, whatever became of its caller,
+and a connection whose order is in doubt is thrown away. Not for Redis Cluster. Redis 7 or newer, trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from typing import Any, Final
+
+import hiredis
+
+from brokerd.links.resp_stream import Command, Limits, RespStream
+from brokerd.links.resp_url import RedisUrl
+from brokerd.ports import LinkDown
+
+CONNECT_S_MAX: Final = 5.0
+RETRY_S_FIRST: Final = 0.05
+RETRY_S_MAX: Final = 2.0
+
+
+class RespLink:
+    """One Redis server, connected again and again by `run`, which the owner starts as a task.
+
+    `name` is what CLIENT LIST shows. `wait_s` gives the pause before a reconnect from its upper bound.
+    """
+
+    def __init__(
+        self, url: str, *, name: str, limits: Limits | None = None,
+        wait_s: Callable[[float], float] = lambda most_s: random.uniform(most_s / 2, most_s),
+    ) -> None:  # fmt: skip
+        self._url = RedisUrl.parse(url)
+        self._name = name
+        self._limits = limits or Limits()
+        self._wait_s = wait_s
+        self._scripts: dict[str, str] = {}  # sha → text
+        self._stream: RespStream | None = None
+        self._ready = asyncio.Event()
+        self._why = "not connected yet"
+        self._counts = {"connects": 0, "connect_failures": 0, "scripts_loaded_again": 0}
+        self._totals = {"calls": 0, "commands": 0, "late": 0, "refused": 0}
+
+    # --- for callers
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call would be written now."""
+        return self._stream is not None and self._stream.is_open
+
+    async def wait_ready(self) -> None:
+        """Wait until the server was reached and told who we are. Returns at once when it is."""
+        while self._stream is None:
+            await self._ready.wait()
+
+    def learn(self, script: str) -> str:
+        """Keep a script, so that it is loaded with every connect; its name for EVALSHA. It must be idempotent."""
+        sha = sha1(script.encode(), usedforsecurity=False).hexdigest()
+        self._scripts[sha] = script
+        return sha
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip: a reply for each command, in order (bytes, int, None, list, or hiredis.ReplyError for a
+        command that failed: an error touches no other command). A command is a tuple of str, bytes, int and float.
+
+        Other callers' commands may run between these. A script the server forgot is loaded and its commands are repeated,
+        behind the others.
+        Raises LinkDown: not connected, lost, too late or too much waiting; then each may have been carried out or not.
+        """
+        replies, failed = await self._call(commands)
+        if failed:
+            forgotten = [at for at, reply in enumerate(replies) if _is_forgotten(reply)]
+            if forgotten:
+                await self._repeat(commands, replies, forgotten)
+        return replies
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, and what waits for a reply now."""
+        waiting = {"waiting_commands": 0, "waiting_bytes": 0}
+        totals = dict(self._totals)
+        if self._stream is not None:
+            waiting = self._stream.waiting()
+            for key, value in self._stream.counts.items():
+                totals[key] += value
+        return {**self._counts, **totals, **waiting}
+
+    async def _call(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
+        if self._stream is None:
+            raise LinkDown(f"redis {self._url.shown}: {self._why}")
+        if not commands:
+            return [], False
+        return await self._stream.call(commands)
+
+    async def _repeat(self, commands: Sequence[Command], replies: list[Any], forgotten: list[int]) -> None:
+        self._counts["scripts_loaded_again"] += 1
+        load: list[Command] = [("SCRIPT", "LOAD", text) for text in self._scripts.values()]
+        again, _ = await self._call([*load, *(commands[at] for at in forgotten)])
+        for at, reply in zip(forgotten, again[len(load) :], strict=True):
+            replies[at] = reply
+
+    # --- the owner's task
+
+    async def run(self) -> None:
+        """Connect, and connect again whenever the connection is lost, until cancelled. Then nobody waits any more."""
+        pause_s = RETRY_S_FIRST
+        loop = asyncio.get_running_loop()
+        while True:
+            begun_s = loop.time()
+            try:
+                await self._serve_once()
+            except (OSError, LinkDown) as down:
+                self._why = str(down) or type(down).__name__
+                self._counts["connect_failures"] += 1
+            if loop.time() - begun_s > RETRY_S_MAX:
+                pause_s = RETRY_S_FIRST  # it had been well for a while
+            await asyncio.sleep(self._wait_s(pause_s))
+            pause_s = min(pause_s * 2, RETRY_S_MAX)
+
+    async def _serve_once(self) -> None:
+        """One connection, from connect to loss. Raises OSError or LinkDown when it never became ready."""
+        async with asyncio.timeout(CONNECT_S_MAX):  # TimeoutError is an OSError
+            stream = await self._open()
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                await self._greet(stream)
+            self._stream = stream
+            self._counts["connects"] += 1
+            self._ready.set()
+            self._why = await stream.wait_lost()
+        finally:
+            self._stream = None
+            self._ready.clear()
+            stream.abort("closed by its owner")
+            for key, value in stream.counts.items():
+                self._totals[key] += value
+
+    async def _open(self) -> RespStream:
+        loop = asyncio.get_running_loop()
+        url = self._url
+        if url.path is not None:
+            _, stream = await loop.create_unix_connection(self._new_stream, url.path)
+        else:
+            _, stream = await loop.create_connection(self._new_stream, url.host, url.port)
+        return stream
+
+    def _new_stream(self) -> RespStream:
+        return RespStream(self._limits, self._url.shown)
+
+    async def _greet(self, stream: RespStream) -> None:
+        """Everything a new connection must be told, in one round trip. Raises LinkDown when any of it is refused."""
+        greeting: list[Command] = []
+        if self._url.password is not None:
+            user = (self._url.user,) if self._url.user else ()
+            greeting.append(("AUTH", *user, self._url.password))
+        greeting.append(("SELECT", self._url.db))
+        greeting.append(("CLIENT", "SETNAME", self._name))
+        greeting += [("SCRIPT", "LOAD", text) for text in self._scripts.values()]
+        replies, _ = await stream.call(greeting)
+        for command, reply in zip(greeting, replies, strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                raise LinkDown(f"{command[0]!s} refused: {reply}")  # never the arguments: they hold the password
+
+
+def _is_forgotten(reply: Any) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
