@@ -2,7 +2,7 @@
 // event. Exit status 0 when all that was expected came, 1 when not.
 //
 //   node talk.mjs --host H --port P --transport tcp|ws --user U --device D --scheme token|password --secret S
-//        [--to NAME --say TEXT …] [--expect N] [--receipts N] [--position N --generation HEX] [--within-s S]
+//        [--to NAME --say TEXT …] [--expect MESSAGES] [--receipts IDS] [--position N --generation HEX] [--within-s S]
 
 import { parseArgs } from "node:util";
 
@@ -46,7 +46,7 @@ async function main() {
     const said = fields.payload === undefined ? {} : { text: Buffer.from(fields.payload).toString("utf8") };
     print(message.toLowerCase(), { ref, flags, ...fields, ...said });
     if (message === "DELIVER") left.messages -= 1;
-    if (message === "RECEIPT") left.receipts -= 1;
+    if (message === "RECEIPT") left.receipts -= fields.ids.length;
     settle();
   });
 
