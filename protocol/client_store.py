@@ -129,7 +129,7 @@ class FileStore(MemoryStore):
             super().save(Change([message], [], None))
         elif isinstance(message, Accepted):
             super().save(Change([], list(message.cids), None))
-            self._next_cid = max(self._next_cid, message.ref + 1)
+            self._next_cid = max(self._next_cid, message.ref + 1 if message.ref else 0)  # 0: none yet
         elif isinstance(message, Hello):
             self._place = (message.generation, message.ref)
 

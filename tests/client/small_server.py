@@ -12,8 +12,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponseWithListener
-from picows import ws_create_server
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
 from picows.common import WSUpgradeResponse
 
 from protocol.client_bell import Bell
@@ -22,8 +29,23 @@ from protocol.connection import Closing, ServerConnection
 from protocol.errors import Code
 from protocol.frames import pack_frame
 from protocol.messages import (
-    Accepted, Ack, Bye, Deliver, Drained, Hello, Message, Ping, Pong, Read, ReadSync, Receipt, Send, Sent, Signal,
-    Signalled, Welcome,
+    Accepted,
+    Ack,
+    Bye,
+    Deliver,
+    Drained,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Read,
+    ReadSync,
+    Receipt,
+    Send,
+    Sent,
+    Signal,
+    Signalled,
+    Welcome,
 )  # fmt: skip
 from protocol.names import device_tag, message_id
 from protocol.states import State
@@ -132,7 +154,9 @@ class SmallServer:
 class SmallSession:
     """One connection."""
 
-    def __init__(self, server: SmallServer, write: Callable[[bytes], None], drop: Callable[[], None], preface: bool) -> None:
+    def __init__(
+        self, server: SmallServer, write: Callable[[bytes], None], drop: Callable[[], None], preface: bool
+    ) -> None:
         self.server = server
         self.conn = ServerConnection(server.limits, now_s=0.0, preface=preface)
         self.drop = drop

@@ -186,7 +186,13 @@ def test_an_answer_to_nothing_is_nothing() -> None:
 def test_a_seq_is_new_once_a_repeat_after_and_a_gap_when_one_is_missing() -> None:
     incoming = Incoming(b"g" * 8, 0)
     incoming.welcome(a_welcome(3))
-    assert [incoming.take(seq, seq) for seq in (4, 4, 3, 6, 5)] == [Take.NEW, Take.REPEAT, Take.REPEAT, Take.GAP, Take.NEW]
+    assert [incoming.take(seq, seq) for seq in (4, 4, 3, 6, 5)] == [
+        Take.NEW,
+        Take.REPEAT,
+        Take.REPEAT,
+        Take.GAP,
+        Take.NEW,
+    ]
 
 
 def test_gone_moves_over_all_its_seqs() -> None:
