@@ -1,0 +1,65 @@
+# The front door: everything that people and machines do here goes through a target. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JS := tests/js/node_modules/.package-lock.json
+DEBIAN := redis-server rabbitmq-server
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test check format cluster demo bench-quick services browser clean
+
+help: ## what can be done here
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+venv: $(READY) ## the virtual environment with all Python packages
+
+$(READY): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "chatd needs Python 3.11 or newer: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+run: $(READY) ## the embedded server: one process, no Redis, no RabbitMQ
+	@$(BIN)/python -m chatd.demo_users
+	@exec $(BIN)/python -m chatd
+
+services: ## Redis and RabbitMQ from Debian, when they are missing; what we run of them are private copies
+	@missing=; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then get="apt-get"; elif sudo -n true 2>/dev/null; then get="sudo apt-get"; \
+	  else echo "please install:$$missing   (sudo apt-get install$$missing)"; exit 1; fi; \
+		  export DEBIAN_FRONTEND=noninteractive; $$get update -q >/dev/null; $$get install -y -q --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(JS): tests/js/package.json tests/js/package-lock.json
+	npm ci --prefix tests/js --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+test: $(READY) services ## every test, against real servers that the suite starts itself
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS); else echo "no npm: the tests of the Node.js client are left out"; fi
+	$(BIN)/python -m pytest -q
+
+check: $(READY) ## format, lint, strict types, house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/house
+
+format: $(READY) ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+cluster: $(READY) services ## private Redis and RabbitMQ, two chatd, two brokerd, until Ctrl-C
+	@exec $(BIN)/python -m bench.cluster
+
+demo: $(READY) services ## a conversation of thousands of lines, on the embedded server and on the cluster, with a server killed
+	@exec $(BIN)/python -m bench.demo
+
+bench-quick: $(READY) services ## throughput of both modes, in half a minute each
+	$(BIN)/python -m bench throughput --mode embedded
+	$(BIN)/python -m bench throughput --mode cluster
+
+clean: ## remove what was built; data folders stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules

@@ -1,0 +1,71 @@
+"""`brokerd`: read the configuration, connect to RabbitMQ and Redis, work off the shards."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import structlog
+
+from brokerd.broker import Broker
+from brokerd.config import BrokerConfig, load
+from brokerd.daemon import run_daemon
+from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
+from brokerd.links.redis import RedisStore
+from brokerd.logs import logging_to
+from brokerd.sweeper import Sweeper
+
+
+def main() -> int:
+    """The console script."""
+    config = load()
+    with logging_to(config.log, service="brokerd", broker=config.name):
+        return run_daemon(lambda stop: serve(config, stop))
+
+
+def now_ms() -> int:
+    """Wall clock, for expiry and time stamps."""
+    return time.time_ns() // 1_000_000
+
+
+async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
+    """One brokerd, until `stop`. What it was working on is not acknowledged, so another one takes it over."""
+    log = structlog.get_logger()
+    publishing = RabbitLink(config.rabbit.url, f"{config.name} out")
+    consuming = RabbitLink(config.rabbit.url, f"{config.name} in")
+    topology = Topology(config.prefix)
+    inbound = RabbitInbound(publishing, config.shards, topology)
+    source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
+    nodes = RabbitNodes(publishing, topology)
+    store = RedisStore(
+        config.redis.url,
+        name=config.name,
+        count_max=config.queue.count_max,
+        bytes_max=config.queue.bytes_max,
+        retention_s=config.queue.retention_s,
+    )
+    broker = Broker(
+        config.name, config.shards, inbound=inbound, source=source, nodes=nodes, sent_queue=store, register=store,
+        clock_ms=now_ms, log=log,
+    )  # fmt: skip
+    sweeper = Sweeper(config.name, config.shards, inbound, store, now_ms, log)
+    async with asyncio.TaskGroup() as tasks:
+        for link in (publishing, consuming):
+            tasks.create_task(link.run())
+        redis = tasks.create_task(store.run())
+        await store.wait_ready()  # before a batch is taken: or it would be held without being worked off
+        work = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run())]
+        sys.stdout.write(f"brokerd {config.name} is ready\n")
+        sys.stdout.flush()
+        await stop.wait()
+        await consuming.close()  # no more batches; what is in flight comes again, and is told apart as a repeat
+        for task in work:
+            task.cancel()
+        await publishing.close()
+        redis.cancel()
+    log.info("broker_stopped", **broker.statistics())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""`chatd`: read the configuration, choose the links, run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import structlog
+
+from brokerd.daemon import run_daemon
+from brokerd.logs import logging_to
+from chatd.auth.accounts import open_accounts
+from chatd.config import ChatConfig, load
+from chatd.listener import Listeners
+from chatd.node import Node
+from chatd.switchboard import Switchboard
+
+
+def main() -> int:
+    """The console script."""
+    config = load()
+    with logging_to(config.log, service="chatd"):
+        return run_daemon(lambda stop: serve(config, stop, _say_ready))
+
+
+async def serve(config: ChatConfig, stop: asyncio.Event, on_ready: Callable[[ChatConfig, Listeners], None]) -> None:
+    """One chatd, from its links to its last session."""
+    log = structlog.get_logger()
+    if config.mode == "embedded":
+        from chatd.embedded import embedded_links
+
+        links = embedded_links(config, Switchboard.now_ms, log)
+    else:
+        from chatd.cluster import cluster_links
+
+        links = cluster_links(config)
+    accounts = open_accounts(config)
+    async with links as parts:
+        await Node(config, parts, accounts, log).run(stop, lambda listeners: on_ready(config, listeners))
+
+
+def _say_ready(config: ChatConfig, listeners: Listeners) -> None:
+    sys.stdout.write(
+        f"chatd is ready: tcp {config.tcp.host}:{listeners.tcp_port}, "
+        f"http {config.http.host}:{listeners.http_port} ({config.mode})\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""A node of a cluster: RabbitMQ and Redis behind the ports, brokerd in processes of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
+from chatd.config import ChatConfig
+from chatd.node import Links
+from chatd.stores import redis_store
+
+
+@asynccontextmanager
+async def cluster_links(config: ChatConfig) -> AsyncIterator[Links]:
+    """The links of a node. They connect by themselves, now and after every loss; nothing here waits for a peer."""
+    publishing = RabbitLink(config.rabbit.url, f"{config.node} out")
+    consuming = RabbitLink(config.rabbit.url, f"{config.node} in")
+    topology = Topology(config.prefix)
+    inbound = RabbitInbound(publishing, config.shards, topology)
+    nodes = RabbitNodes(publishing, topology)
+    inbox = RabbitNodeInbox(consuming, topology)
+    store = redis_store(config, config.node)
+
+    def health() -> dict[str, str]:
+        return {
+            "rabbitmq": "up" if publishing.is_ready and consuming.is_ready else "not connected",
+            "redis": "up" if store.is_ready else "not connected",
+        }
+
+    async with asyncio.TaskGroup() as tasks:
+        redis = tasks.create_task(store.run())
+        for link in (publishing, consuming):
+            tasks.create_task(link.run())
+        yield Links(
+            inbound=inbound,
+            nodes=nodes,
+            inbox=inbox,
+            sent_queue=store,
+            register=store,
+            health=health,
+            statistics={
+                "rabbitmq": publishing.statistics,
+                "inbound": inbound.statistics,
+                "nodes": nodes.statistics,
+                "inbox": inbox.statistics,
+                "redis": store.statistics,
+            },
+        )
+        await publishing.close()
+        await consuming.close()
+        redis.cancel()

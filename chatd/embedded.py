@@ -1,0 +1,53 @@
+"""One process alone: the same node and the same broker on in-process links and an SQLite file. No Redis, no RabbitMQ.
+
+A composition, not a branch: this file and cluster.py are the only ones that name what stands behind the ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from brokerd.broker import Broker
+from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
+from brokerd.links.sqlite import SqliteSentQueue
+from brokerd.sweeper import Sweeper
+from chatd.config import ChatConfig
+from chatd.node import Links
+
+
+@asynccontextmanager
+async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any) -> AsyncIterator[Links]:
+    """The links of a node whose back room runs beside it; the back room ends last."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    register = MemoryRegister()
+    queue = MemoryQueue(dead_letters_path=config.data_dir / "dead-letters")
+    nodes = MemoryNodes()
+    store = SqliteSentQueue(
+        config.store_file,
+        register=register,
+        count_max=config.queue.count_max,
+        bytes_max=config.queue.bytes_max,
+        retention_s=config.queue.retention_s,
+    )
+    async with store:
+        broker = Broker(
+            "embedded", config.shards, inbound=queue, source=queue, nodes=nodes, sent_queue=store, register=register,
+            clock_ms=now_ms, log=log,
+        )  # fmt: skip
+        sweeper = Sweeper("embedded", config.shards, queue, store, now_ms, log)
+        async with asyncio.TaskGroup() as tasks:
+            back_room = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run())]
+            yield Links(
+                inbound=queue,
+                nodes=nodes,
+                inbox=nodes,
+                sent_queue=store,
+                register=register,
+                health=lambda: {"queue": "up" if queue.is_ready else "full"},
+                statistics={"broker": broker.statistics, "queue": queue.statistics},
+            )
+            for task in back_room:
+                task.cancel()

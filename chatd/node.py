@@ -1,0 +1,164 @@
+"""A node: one running chatd. Starts its parts in order, says when it is ready, and drains in reverse.
+
+It knows ports only; what stands behind them is put together in embedded.py and cluster.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from brokerd.ports import Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
+from chatd.config import ChatConfig
+from chatd.listener import Listeners
+from chatd.metrics import Metrics, Source
+from chatd.office import Office
+from chatd.ports import Accounts
+from chatd.postroom import Postroom
+from chatd.switchboard import Switchboard
+from protocol.errors import Code
+
+TICK_S: Final = 1.0
+LEASE_RENEWALS: Final = 3  # tries in one lease
+GOAWAY_SESSIONS_STEP: Final = 200  # told at once; then the loop breathes
+CLOSE_S: Final = 0.5  # for the last frames to leave
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What a node needs of the outside, and how it is."""
+
+    inbound: Inbound
+    nodes: Nodes
+    inbox: NodeInbox
+    sent_queue: SentQueue
+    register: Register
+    health: Callable[[], Mapping[str, str]]
+    statistics: Mapping[str, Source] = field(default_factory=dict)
+
+
+def new_node_id(name: str) -> str:
+    """A name for this run: an entry of an earlier run of the same node is never taken for ours."""
+    return f"{name}~{time.time_ns() // 1_000_000:x}{os.urandom(2).hex()}"
+
+
+class Node:
+    """`run` is its only task."""
+
+    def __init__(self, config: ChatConfig, links: Links, accounts: Accounts, log: Any) -> None:
+        self.id = new_node_id(config.node)
+        self._config = config
+        self._links = links
+        self._accounts = accounts
+        self._log = log.bind(node=self.id)
+        self._has_inbox = False
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[Listeners], Awaitable[None] | None]) -> None:
+        """Serve until `stop` is set, then drain. `on_ready` is called when clients can connect."""
+        async with asyncio.TaskGroup() as tasks:
+            board = self._switchboard(tasks)
+            postroom = Postroom(board, self._log)
+            beside = [
+                tasks.create_task(self._open_inbox(postroom)),
+                tasks.create_task(self._keep_lease()),
+                tasks.create_task(self._tick(board)),
+            ]
+            office = Office(board, self._metrics(board, postroom), lambda: self._health(board))
+            async with Listeners(board, office, self._accounts, self._config, self._log) as listeners:
+                result = on_ready(listeners)
+                if result is not None:
+                    await result
+                await stop.wait()
+                await self._drain(board, listeners)
+            for task in beside:
+                task.cancel()
+        with suppress(LinkDown):  # then the lease runs out by itself
+            await self._links.register.drop_lease(self.id)
+        self._log.info("node_stopped")
+
+    def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
+        config, links = self._config, self._links
+        return Switchboard(
+            self.id,
+            shards=config.shards,
+            inbound=links.inbound,
+            nodes=links.nodes,
+            sent_queue=links.sent_queue,
+            register=links.register,
+            accounts=self._accounts,
+            limits=config.wire_limits(),
+            outbox_bytes_max=config.limits.outbox_bytes_max,
+            connections_max=config.limits.connections_max,
+            tasks=tasks,
+            log=self._log,
+        )
+
+    async def _open_inbox(self, postroom: Postroom) -> None:
+        await self._links.inbox.open(self.id, postroom.take, postroom.lost_some)
+        self._has_inbox = True
+
+    async def _keep_lease(self) -> None:
+        ttl_s = self._config.lease_s
+        while True:
+            try:
+                await self._links.register.renew_lease(self.id, int(ttl_s * 1000))
+            except LinkDown as down:
+                self._log.warning("lease_not_renewed", error=str(down))
+            await asyncio.sleep(ttl_s / LEASE_RENEWALS)
+
+    async def _tick(self, board: Switchboard) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            board.tick()
+
+    # --- how it is
+
+    def _health(self, board: Switchboard) -> dict[str, str]:
+        parts = dict(self._links.health())
+        parts["inbox"] = "up" if self._has_inbox else "not open yet"
+        if board.is_draining:
+            parts["node"] = "draining"
+        return parts
+
+    def _metrics(self, board: Switchboard, postroom: Postroom) -> Metrics:
+        def node() -> dict[str, float]:
+            numbers: dict[str, float] = dict(asdict(board.counts))
+            numbers["sessions"] = len(board.roster)
+            numbers["connections_open"] = len(board.lines)
+            numbers["parcels"] = postroom.parcels
+            numbers["not_here"] = postroom.not_here
+            return numbers
+
+        return Metrics({"node": node, "postbox": board.postbox.statistics, **self._links.statistics})
+
+    # --- the end
+
+    async def _drain(self, board: Switchboard, listeners: Listeners) -> None:
+        """Not ready → no new connections → GOAWAY → what is in flight is finished → the rest is closed."""
+        board.is_draining = True
+        await listeners.stop_accepting()
+        window_s = self._config.drain_s_max
+        self._log.info("node_draining", sessions=len(board.roster), seconds_max=window_s)
+        for count, line in enumerate(board.roster):
+            line.session.go_away(0, int(window_s * 500))
+            board.attend(line)
+            if count % GOAWAY_SESSIONS_STEP == GOAWAY_SESSIONS_STEP - 1:
+                await asyncio.sleep(0)
+        await self._wait(lambda: not board.lines and board.postbox.is_idle, window_s)
+        for line in tuple(board.lines):
+            line.session.fail(Code.GOING_AWAY, retry_after_ms=1)
+            board.attend(line)
+        await self._wait(lambda: not board.lines and board.postbox.is_idle, CLOSE_S)
+
+    async def _wait(self, is_so: Callable[[], bool], s_max: float) -> None:
+        """Until it is so, or until the time is over. Looked at 50 times a second: what it waits for has no one event."""
+        end_s = time.monotonic() + s_max
+        while not is_so():
+            if time.monotonic() >= end_s:
+                return
+            await asyncio.sleep(0.02)
