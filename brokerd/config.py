@@ -12,6 +12,8 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from brokerd import settings, settings_text
+from brokerd.links.resp_url import ALLOWED as REDIS_ALLOWED
+from brokerd.links.resp_url import RedisUrl
 from brokerd.settings import Conflict, Problem, SettingsError, setting
 from protocol.names import NAME_ALLOWED, is_name
 from protocol.wire import BODY_BYTES_HARD_MAX
@@ -27,22 +29,22 @@ CONFIG_FILE_BYTES_MAX: Final = MIB
 EXIT_USAGE: Final = 2
 
 
-def _is_url(schemes: tuple[str, ...], text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname or parts.path) and (parts.port or 1) > 0
-    except ValueError:
-        return False
-
-
 def is_redis_url(text: str) -> bool:
     """Whether `text` names a Redis server."""
-    return _is_url(("redis", "rediss", "unix"), text)
+    try:
+        RedisUrl.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_rabbit_url(text: str) -> bool:
     """Whether `text` names a RabbitMQ server."""
-    return _is_url(("amqp", "amqps"), text)
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_prefix(text: str) -> bool:
@@ -58,7 +60,7 @@ class RedisSection:
         "redis://127.0.0.1:6379/0",
         "where the sent_queues and the register are (cluster)",
         check=is_redis_url,
-        allowed="redis://[user:password@]host:port/db, rediss://… or unix:///path",
+        allowed=REDIS_ALLOWED,
         is_secret=True,
     )
 

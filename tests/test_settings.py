@@ -160,7 +160,7 @@ def test_a_bad_setting_ends_the_process_with_2_and_no_traceback(capsys: pytest.C
 
 def test_check_config_says_ok_and_prints_what_is_in_effect_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        load(["--check-config"], {"CHATD_REDIS_URL": "redis://u:hush@h:1/0?password=hush", "CHATD_TCP_PORT": "9"})
+        load(["--check-config"], {"CHATD_REDIS_URL": "redis://u:hush@h:1/0", "CHATD_TCP_PORT": "9"})
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith("# ok\n")

@@ -1,0 +1,124 @@
+"""chatctl: accounts, keys, tokens and queues from the command line. Reads the same settings as chatd.
+
+Exit codes: 0 done, 1 refused (a sentence on stderr says why), 2 wrong usage or settings. What a script wants (a token,
+a generated password, --json) is alone on stdout. Only argparse is imported until a command runs: --help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
+    Command = Callable[[Commands, str, str, str], argparse.ArgumentParser]
+
+EXIT_REFUSED: Final = 1
+EXIT_USAGE: Final = 2
+ALGS: Final = ("EdDSA", "ES256", "HS256")
+
+
+class Refused(Exception):
+    """It was not done; the text says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Gives the exit code."""
+    options = build_parser().parse_args(argv)
+    from brokerd.ports import LinkDown
+    from brokerd.settings import SettingsError
+    from chatd.auth.files import FileBroken
+    from chatd.config import read
+
+    try:
+        config = read(getattr(options, "config", None), None, getattr(options, "data_dir", None))
+        module, _, name = options.run.partition(":")
+        getattr(import_module(f"chatd.ctl.{module}"), name)(config, options)
+    except SettingsError as error:
+        sys.stderr.write("".join(f"chatctl: {problem}\n" for problem in error.problems))
+        return EXIT_USAGE
+    except (Refused, FileBroken) as error:
+        sys.stderr.write(f"chatctl: {error}\n")
+        return EXIT_REFUSED
+    except LinkDown as error:
+        sys.stderr.write(f"chatctl: the store can not be reached: {error}\n")
+        return EXIT_REFUSED
+    except OSError as error:
+        sys.stderr.write(f"chatctl: {error.filename or 'the system'}: {error.strerror or error}\n")
+        return EXIT_REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return EXIT_REFUSED
+    return 0
+
+
+def say(text: str) -> None:
+    """A line of result, to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def hint(text: str) -> None:
+    """A line for a person, to stderr: scripts do not see it."""
+    sys.stderr.write(text + "\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands. Every leaf sets `run` to "module:function" in chatd.ctl."""
+    shared = argparse.ArgumentParser(add_help=False)
+    # SUPPRESS: or the default of the inner parser would undo what stands before the command
+    shared.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help="chatd's TOML file ($CHATD_CONFIG)")
+    shared.add_argument("--data-dir", metavar="DIR", default=argparse.SUPPRESS, help="instead of data_dir")
+    top = argparse.ArgumentParser("chatctl", description="accounts, keys and queues of chatd", parents=[shared])
+    groups = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(within: Commands, name: str, run: str, says: str) -> argparse.ArgumentParser:
+        made = within.add_parser(name, help=says, description=says, parents=[shared])
+        made.set_defaults(run=run)
+        return made
+
+    _add_users(groups, shared, command)
+    _add_keys(groups, shared, command)
+    token = command(groups, "token", "keyring:print_token", "print a signed token for a user")
+    token.add_argument("name", metavar="NAME")
+    token.add_argument(
+        "--ttl", metavar="TIME", default="1h", help="how long it is good: 90s, 15m, 1h, 30d (default 1h)"
+    )
+    token.add_argument("--kid", metavar="KID", help="the key to sign with (default: the active one)")
+    queue = command(groups, "queue", "queues:show_queue", "show what waits for a user")
+    queue.add_argument("name", metavar="USER")
+    queue.add_argument("--json", action="store_true", help="for scripts")
+    command(groups, "demo", "demo:run_demo", "make the users ann and bob and a key, once, and say how to log in")
+    return top
+
+
+def _add_users(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:
+    group = groups.add_parser("user", help="accounts with passwords", parents=[shared])
+    users = group.add_subparsers(required=True, metavar="COMMAND")
+    for name, says in (("add", "make a user"), ("passwd", "change a user's password")):
+        made = command(users, name, f"users:{name}_user", says)
+        made.add_argument("name", metavar="NAME")
+        how = made.add_mutually_exclusive_group()
+        how.add_argument("--password-stdin", action="store_true", help="the password is the first line of stdin")
+        how.add_argument("--generate", action="store_true", help="make a password and print it")
+    gone = command(users, "del", "users:del_user", "close an account: sessions end, its queue is deleted")
+    gone.add_argument("name", metavar="NAME")
+    listed = command(users, "list", "users:list_users", "list the users with passwords")
+    listed.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _add_keys(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:
+    group = groups.add_parser("keys", help="the keys that sign tokens", parents=[shared])
+    keys = group.add_subparsers(required=True, metavar="COMMAND")
+    for name, says in (("init", "make the keys file with one key"), ("add", "add a key; activate it later")):
+        made = command(keys, name, f"keyring:{name}_keys", says)
+        made.add_argument("--kid", metavar="KID", help="the key's id (default: a random one)")
+        made.add_argument("--alg", choices=ALGS, default="EdDSA", help="default EdDSA")
+        if name == "add":
+            made.add_argument("--public", metavar="FILE", help="a PEM public key of somebody who mints elsewhere")
+    listed = command(keys, "list", "keyring:list_keys", "list the keys, without secrets")
+    listed.add_argument("--json", action="store_true", help="for scripts")
+    for name, says in (("activate", "mint with this key"), ("drop", "forget a key: its tokens end now")):
+        command(keys, name, f"keyring:{name}_keys", says).add_argument("kid", metavar="KID")
