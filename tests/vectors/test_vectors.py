@@ -78,7 +78,12 @@ def read_in(vector: Json, pieces: list[bytes]) -> Json:
 
 @every_vector
 def test_a_vector_is_read_whole(vector: Json) -> None:
-    """[CHAT-170] for bytes that come in one read."""
+    """[CHAT-170] for bytes that come in one read.
+
+    The vectors prove [CHAT-2] [CHAT-4] [CHAT-5] (preface); [CHAT-10] [CHAT-12] [CHAT-13] [CHAT-14] [CHAT-16] [CHAT-17]
+    (heads); [CHAT-30] [CHAT-31] [CHAT-32] [CHAT-33] [CHAT-34] [CHAT-35] [CHAT-36] [CHAT-37] [CHAT-38] (bodies);
+    [CHAT-22] [CHAT-60] [CHAT-61] [CHAT-64] (turns); [CHAT-73] [CHAT-90] [CHAT-141].
+    """
     assert read_in(vector, [bytes.fromhex(vector["hex"])]) == vector["expect"]
 
 
