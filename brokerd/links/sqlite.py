@@ -1,0 +1,134 @@
+"""The sent_queue of one process alone: one SQLite file, fsynced in groups by a thread of its own.
+
+Measured: see SqliteSentQueue. The parts: sqlite_schema (tables, statements), sqlite_state and sqlite_ledger (cache and
+transaction), sqlite_moves and sqlite_upkeep (what the calls do), sqlite_writer (thread, group commit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol
+
+from brokerd.links import sqlite_moves as moves
+from brokerd.links import sqlite_upkeep as upkeep
+from brokerd.links.sqlite_writer import GroupWriter, Statistics
+from brokerd.ports import Ack, Acked, Append, Appended, Opened, Owed, Page, QueueStatus, Seat
+
+COUNT_MAX_DEFAULT: Final = 10_000
+BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
+RETENTION_S_DEFAULT: Final = 30 * 24 * 3600
+
+
+class Seating(Protocol):
+    """A register that answers at once, in this process."""
+
+    def seats_now(self, user: str) -> Sequence[Seat]:
+        """The seats of one user at this very moment."""
+
+
+class SqliteSentQueue:
+    """SentQueue in the file `path`. `async with`, or start and close. Other processes may open the same file.
+
+    register: asked for seats by `append`, after the commit; None (chatctl): appends answer without seats.
+    count_max, bytes_max: bounds of one user's queue. retention_s: how long a device that stays away holds entries back.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        register: Seating | None = None,
+        count_max: int = COUNT_MAX_DEFAULT,
+        bytes_max: int = BYTES_MAX_DEFAULT,
+        retention_s: float = RETENTION_S_DEFAULT,
+    ) -> None:
+        self._writer = GroupWriter(Path(path))
+        self._register = register
+        self._bounds = moves.Bounds(count_max, bytes_max)
+        self._retention_ms = int(retention_s * 1000)
+
+    async def start(self) -> None:
+        """Open or make the file. Raises StoreTooNew (a newer version wrote it), LinkDown."""
+        await self._writer.start()
+
+    async def close(self) -> None:
+        """Carry out what waits, then close. Calls that come later raise LinkDown."""
+        await self._writer.close()
+
+    async def __aenter__(self) -> SqliteSentQueue:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def statistics(self) -> Statistics:
+        """Commits, calls answered, calls failed."""
+        return self._writer.statistics()
+
+    async def append(self, appends: Sequence[Append], now_ms: int) -> list[Appended]:
+        """Save, then look up: the seats are those of the moment after the commit."""
+        run = partial(moves.append, appends=appends, bounds=self._bounds, now_ms=now_ms)
+        saved = await self._writer.call(run, ordered=True)
+        return [
+            Appended(results, head, self._seats(item.user))
+            for item, (results, head) in zip(appends, saved, strict=True)
+        ]
+
+    def _seats(self, user: str) -> Sequence[Seat]:
+        return self._register.seats_now(user) if self._register is not None else ()
+
+    async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
+        """Move cursors, trim, and give what is owed (at most moves.OWED_MAX entries for one ack)."""
+        return await self._writer.call(partial(moves.acknowledge, acks=acks))
+
+    async def open(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Opened:
+        """Make user and device known; forget the devices that stayed away for too long."""
+        return await self._writer.call(
+            lambda it: moves.open_device(it, user, device, fresh_generation, self._retention_ms, now_ms)
+        )
+
+    async def read(self, user: str, after: int, count_max: int, bytes_max: int) -> Page:
+        """The entries behind `after`."""
+        return await self._writer.call(lambda it: moves.read(it, user, after, count_max, bytes_max), writes=False)
+
+    async def heads(self, users: Sequence[str]) -> list[int]:
+        """The newest seq of each user."""
+        return await self._writer.call(lambda it: moves.heads(it, users), writes=False)
+
+    async def note_trouble(self, user: str, device: str, reason: int, at_ms: int) -> None:
+        """Keep why delivery to a device last stopped."""
+        await self._writer.call(lambda it: upkeep.note_trouble(it, user, device, reason, at_ms))
+
+    async def expired(self, user: str, now_ms: int, count_max: int) -> list[Owed]:
+        """Entries whose time is over."""
+        return await self._writer.call(lambda it: upkeep.expired(it, user, now_ms, count_max), writes=False)
+
+    async def bury(self, user: str, seqs: Sequence[int], reason: int, now_ms: int) -> None:
+        """Turn entries into tombstones."""
+        await self._writer.call(lambda it: upkeep.bury(it, user, seqs, reason))
+
+    async def due(self, now_ms: int, count_max: int) -> list[str]:
+        """Users to be swept, the longest due first."""
+        return await self._writer.call(lambda it: upkeep.due(it, now_ms, count_max))
+
+    async def create_user(self, user: str, fresh_generation: bytes, now_ms: int) -> bool:
+        """Make a user known."""
+        return await self._writer.call(lambda it: upkeep.create_user(it, user, fresh_generation))
+
+    async def delete_user(self, user: str) -> bool:
+        """Forget a user."""
+        return await self._writer.call(lambda it: upkeep.delete_user(it, user))
+
+    async def has_user(self, user: str) -> bool:
+        """Whether the user exists."""
+        return await self._writer.call(lambda it: upkeep.has_user(it, user), writes=False)
+
+    async def status(self, user: str) -> QueueStatus | None:
+        """The state of a user's queue."""
+        return await self._writer.call(lambda it: upkeep.status(it, user), writes=False)

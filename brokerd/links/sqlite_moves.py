@@ -1,0 +1,158 @@
+"""What a message does to the sent_queue: it is appended, read, acknowledged. Plain functions on a Ledger; see SentQueue.
+
+The order of decisions in an append is the contract: a repeat gets its first result even when the queue is full by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from brokerd.links import sqlite_schema as sql
+from brokerd.links.sqlite_ledger import Ledger
+from brokerd.links.sqlite_state import Device, UserState
+from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Acked, Append, Entry, Opened, Owed, Page, Stored
+from protocol.wire import Flag, Type
+
+DAY_MS: Final = 24 * 3600 * 1000
+OWED_MAX: Final = 256  # entries in one Acked; the next Ack brings more
+RECEIPT_SHARE: Final = 2  # receipts may fill the queue to this many times its bounds: a bounce must not be bounced
+_DELIVER: Final = int(Type.DELIVER)
+_RECEIPT: Final = int(Type.RECEIPT)
+_COPIES: Final = frozenset((int(Type.SENT), int(Type.READ_SYNC)))  # for the user's other devices
+_ASKS: Final = int(Flag.RECEIPT)
+
+
+class Bounds(NamedTuple):
+    """How much one user's queue may hold: entries (tombstones too) and bytes of bodies."""
+
+    count_max: int
+    bytes_max: int
+
+
+class Saved(NamedTuple):
+    """Appended, without the seats."""
+
+    results: Sequence[int]
+    head: int
+
+
+def append(ledger: Ledger, appends: Sequence[Append], bounds: Bounds, now_ms: int) -> list[Saved]:
+    """See SentQueue.append."""
+    day = now_ms // DAY_MS
+    return [_append_to(ledger, item, bounds, day) for item in appends]
+
+
+def _append_to(ledger: Ledger, item: Append, bounds: Bounds, day: int) -> Saved:
+    state = ledger.state(item.user)
+    if state is None:
+        return Saved([NO_USER] * len(item.entries), 0)
+    if not item.entries:
+        return Saved((), state.head)
+    before = state.head
+    results = [_take(ledger, state, entry, bounds, day) for entry in item.entries]
+    if state.head != before:
+        ledger.moved(state)
+    return Saved(results, state.head)
+
+
+def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: int) -> int:
+    key, cid, type_, flags, expires_ms, body = entry
+    if type_ in _COPIES and len(state.devices) < 2:
+        return REPEAT
+    origin = state.origins.get(key) or ledger.load_origin(state, key)
+    if cid <= origin.high:
+        return origin.earlier(cid)
+    if origin.day != day:
+        origin.day = day
+        ledger.origins_new[state.uid, key] = origin
+    else:
+        ledger.origins_moved[state.uid, key] = origin
+    share = RECEIPT_SHARE if type_ == _RECEIPT else 1
+    bytes_after = state.bytes + len(body)
+    if state.head - state.floor >= share * bounds.count_max or bytes_after > share * bounds.bytes_max:
+        origin.note_refused(cid)
+        return FULL
+    origin.high = cid
+    state.bytes = bytes_after
+    state.head = seq = state.head + 1
+    if type_ == _DELIVER and flags & _ASKS:
+        state.asked = seq
+    if expires_ms and (not state.due_ms or expires_ms < state.due_ms):
+        ledger.set_due(state, expires_ms)
+    ledger.entry_rows.append((state.uid, seq, type_, flags, expires_ms, body))
+    return seq
+
+
+def acknowledge(ledger: Ledger, acks: Sequence[Ack]) -> list[Acked]:
+    """See SentQueue.acknowledge."""
+    return [Acked(_acknowledge(ledger, ack)) for ack in acks]
+
+
+def _acknowledge(ledger: Ledger, ack: Ack) -> Sequence[Owed]:
+    state = ledger.state(ack.user)
+    place = state.devices.get(ack.device) if state is not None else None
+    if state is None or place is None:
+        return ()
+    cursor = min(ack.seq, state.head)
+    if cursor > place.cursor:
+        place.cursor = cursor
+        ledger.device_changed(state, ack.device)
+    delivered = max(state.delivered, min(ack.settled, place.cursor))
+    owed = _owed(ledger, state, delivered, place.cursor)
+    delivered = owed[0].seq - 1 if owed else max(delivered, place.cursor)
+    if delivered != state.delivered:
+        state.delivered = delivered
+        ledger.moved(state)
+    ledger.trim(state, min(state.slowest_cursor(), delivered))
+    return owed
+
+
+def _owed(ledger: Ledger, state: UserState, delivered: int, cursor: int) -> list[Owed]:
+    """Entries of (delivered, cursor] whose sender asked for a receipt."""
+    upto = min(cursor, state.asked)
+    if upto <= delivered:
+        return []
+    if ledger.entry_rows:
+        ledger.flush()
+    rows = ledger.connection.execute(sql.ENTRIES_OWED, (state.uid, delivered, upto, _DELIVER, _ASKS, OWED_MAX))
+    return [Owed(*row) for row in rows]
+
+
+def open_device(ledger: Ledger, user: str, device: str, generation: bytes, retention_ms: int, now_ms: int) -> Opened:
+    """See SentQueue.open. A new device begins behind the floor: it gets all that is still kept."""
+    state = ledger.state(user) or ledger.create(user, generation)
+    place = state.devices.get(device)
+    if place is None:
+        place = state.devices[device] = Device(state.floor, now_ms)
+    place.seen_ms = now_ms
+    ledger.device_changed(state, device)
+    for name, other in list(state.devices.items()):
+        if other.seen_ms < now_ms - retention_ms:
+            ledger.device_gone(state, name)
+    ledger.trim(state, min(state.slowest_cursor(), state.delivered))
+    return Opened(place.cursor, state.head, state.generation, len(state.devices))
+
+
+def read(ledger: Ledger, user: str, after: int, count_max: int, bytes_max: int) -> Page:
+    """See SentQueue.read. A user that is not there has an empty queue."""
+    state = ledger.state(user)
+    if state is None:
+        return Page(after + 1, (), 0)
+    after = max(after, state.floor)
+    entries: list[Stored] = []
+    room = bytes_max
+    if after < state.head:
+        for row in ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after, max(count_max, 1))):
+            stored = Stored(*row)
+            room -= len(stored.body)
+            if room < 0 and entries:
+                break
+            entries.append(stored)
+    return Page(after + 1, entries, state.head)
+
+
+def heads(ledger: Ledger, users: Sequence[str]) -> list[int]:
+    """See SentQueue.heads."""
+    states = [ledger.state(user) for user in users]
+    return [state.head if state is not None else 0 for state in states]

@@ -1,0 +1,135 @@
+"""The sent_queue's file: its tables, and how it is opened so that a commit is on the disk.
+
+One file in WAL mode; every commit is fsynced (synchronous=FULL). Entries stand under (user, seq) without a rowid, so that
+a user's backlog lies together and is read in one sweep. All statements of the adapter are in this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+SCHEMA_VERSION: Final = 1
+BUSY_MS_MAX: Final = 5_000  # how long another process (chatctl) may hold the file before a call fails
+CHECKPOINT_PAGES: Final = 4096  # the log is copied into the file when it has 16 MiB: a hot page is then written once
+PAGE_CACHE_KIB: Final = 32 * 1024
+
+
+class StoreTooNew(Exception):
+    """The file was written by a newer version, which knows things that this one would destroy."""
+
+
+_TABLES: Final = """
+CREATE TABLE users (
+    uid INTEGER PRIMARY KEY,
+    user TEXT NOT NULL UNIQUE,
+    generation BLOB NOT NULL,
+    floor INTEGER NOT NULL DEFAULT 0,      -- entries up to here are gone
+    head INTEGER NOT NULL DEFAULT 0,       -- the newest seq
+    bytes INTEGER NOT NULL DEFAULT 0,      -- of the bodies kept, tombstones not counted
+    delivered INTEGER NOT NULL DEFAULT 0,  -- receipts up to here are durable at their senders
+    asked INTEGER NOT NULL DEFAULT 0,      -- no entry behind this one asks for a receipt
+    due_ms INTEGER NOT NULL DEFAULT 0      -- nothing expires before; 0 = nothing does
+);
+CREATE INDEX users_due ON users (due_ms) WHERE due_ms > 0;
+CREATE TABLE entries (
+    uid INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    type INTEGER NOT NULL,                 -- 0: a tombstone
+    flags INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (uid, seq)
+) WITHOUT ROWID;
+CREATE TABLE devices (
+    uid INTEGER NOT NULL,
+    device TEXT NOT NULL,
+    cursor INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL,              -- its last login
+    reason INTEGER NOT NULL DEFAULT 0,     -- why delivery last stopped, 0 = it never did
+    trouble_ms INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (uid, device)
+) WITHOUT ROWID;
+CREATE TABLE origins (
+    uid INTEGER NOT NULL,
+    origin BLOB NOT NULL,
+    high INTEGER NOT NULL,                 -- the largest cid that was answered
+    refused BLOB NOT NULL,                 -- which of them were refused: msgpack [first, last, first, last …]
+    day INTEGER NOT NULL,                  -- of the last use, for the pruning
+    PRIMARY KEY (uid, origin)
+) WITHOUT ROWID;
+CREATE INDEX origins_day ON origins (day);
+"""
+
+USER_GET: Final = (
+    "SELECT uid, generation, floor, head, bytes, delivered, asked, due_ms FROM users WHERE user = ?"
+)  # fmt: skip
+USER_ADD: Final = "INSERT INTO users (user, generation) VALUES (?, ?) RETURNING uid"
+USER_PUT: Final = "UPDATE users SET floor = ?, head = ?, bytes = ?, delivered = ?, asked = ? WHERE uid = ?"
+USER_DUE: Final = "UPDATE users SET due_ms = ? WHERE uid = ?"
+USER_DROP: Final = tuple(f"DELETE FROM {table} WHERE uid = ?" for table in ("users", "entries", "devices", "origins"))
+USERS_DUE: Final = "SELECT user FROM users WHERE due_ms > 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?"
+DEVICES_GET: Final = "SELECT device, cursor, seen_ms, reason, trouble_ms, attempts FROM devices WHERE uid = ?"
+DEVICE_PUT: Final = "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)"
+DEVICE_DROP: Final = "DELETE FROM devices WHERE uid = ? AND device = ?"
+ORIGIN_GET: Final = "SELECT high, refused, day FROM origins WHERE uid = ? AND origin = ?"
+ORIGIN_MOVE: Final = "UPDATE origins SET high = ?, refused = ? WHERE uid = ? AND origin = ?"
+ORIGIN_PUT: Final = "INSERT OR REPLACE INTO origins (high, refused, uid, origin, day) VALUES (?, ?, ?, ?, ?)"
+ORIGINS_PRUNE: Final = (
+    "DELETE FROM origins WHERE (uid, origin) IN (SELECT uid, origin FROM origins WHERE day < ? LIMIT ?)"
+)  # fmt: skip
+ENTRY_ADD: Final = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)"
+ENTRIES_TRIM: Final = "DELETE FROM entries WHERE uid = ? AND seq <= ?"
+ENTRIES_BYTES: Final = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM entries WHERE uid = ? AND seq <= ? AND type > 0"
+ENTRIES_READ: Final = (
+    "SELECT type, flags, expires_ms, body FROM entries WHERE uid = ? AND seq > ? ORDER BY seq LIMIT ?"
+)  # fmt: skip
+ENTRIES_OWED: Final = (
+    "SELECT seq, flags, body FROM entries WHERE uid = ? AND seq > ? AND seq <= ? AND type = ? AND flags & ? "
+    "ORDER BY seq LIMIT ?"
+)  # fmt: skip
+ENTRIES_EXPIRED: Final = (
+    "SELECT seq, flags, body FROM entries WHERE uid = ? AND seq > ? AND type > 0 AND expires_ms BETWEEN 1 AND ? "
+    "ORDER BY seq LIMIT ?"
+)  # fmt: skip
+ENTRY_SIZE: Final = "SELECT LENGTH(body) FROM entries WHERE uid = ? AND seq = ? AND type > 0"
+ENTRY_BURY: Final = "UPDATE entries SET type = 0, flags = 0, body = ? WHERE uid = ? AND seq = ?"
+ENTRY_FIRST_LIVE: Final = "SELECT seq FROM entries WHERE uid = ? AND seq > ? AND type > 0 ORDER BY seq LIMIT 1"
+ENTRIES_NEXT_DUE: Final = (
+    "SELECT COALESCE(MIN(expires_ms), 0) FROM entries WHERE uid = ? AND seq > ? AND type > 0 AND expires_ms > 0"
+)  # fmt: skip
+
+
+def open_store(path: Path) -> sqlite3.Connection:
+    """The file at `path`, made if it is not there (readable by its owner only). Raises StoreTooNew, sqlite3.Error.
+
+    Transactions are the caller's: nothing begins one by itself.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS_MAX / 1000)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
+        _bring_up_to_date(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")  # two processes may open a new file at once
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise StoreTooNew(f"{path} has schema version {version}; this program knows up to {SCHEMA_VERSION}")
+    if version < 1:
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")

@@ -1,0 +1,94 @@
+"""What the adapter remembers of a user: the small numbers that decide what an append or an ack does.
+
+The cache is write-through: a state is changed in memory, its rows follow in the same transaction, and when that fails
+the state is dropped and read again. It is only ever touched by the writer's thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgpack
+
+from brokerd.ports import FULL, REPEAT
+
+REFUSED_RANGES_MAX: Final = 512  # half of wire.UNACCEPTED_MAX: no more can alternate among what a client may resend
+UNUSED: Final = -1  # `high` of an origin that never sent
+
+
+class Origin:
+    """What was taken from one origin by one user: everything up to `high`, but for the `refused` ranges of cids.
+
+    A refusal lengthens the last range when nothing was taken since: a flood against a full queue costs one range. With
+    a key instead of a cid, the cid is 0, and the same words hold.
+    """
+
+    __slots__ = ("day", "high", "refused")
+
+    def __init__(self, high: int = UNUSED, refused: bytes = b"", day: int = 0) -> None:
+        self.high = high
+        self.refused: list[int] = msgpack.unpackb(refused) if refused else []
+        self.day = day
+
+    def earlier(self, cid: int) -> int:
+        """The result that `cid` (not above `high`) had: REPEAT when it was taken, else FULL."""
+        ranges = self.refused
+        for at in range(0, len(ranges), 2):
+            if ranges[at] <= cid <= ranges[at + 1]:
+                return FULL
+        return REPEAT
+
+    def note_refused(self, cid: int) -> None:
+        """`cid` found the queue full."""
+        if self.refused and self.refused[-1] == self.high:
+            self.refused[-1] = cid
+        else:
+            self.refused += (cid, cid)
+            del self.refused[: -2 * REFUSED_RANGES_MAX]
+        self.high = cid
+
+    def packed(self) -> bytes:
+        """The refused ranges as they are stored."""
+        return msgpack.packb(self.refused) if self.refused else b""
+
+
+class Device:
+    """One known device of a user; see the table `devices`."""
+
+    __slots__ = ("attempts", "cursor", "reason", "seen_ms", "trouble_ms")
+
+    def __init__(self, cursor: int, seen_ms: int, reason: int = 0, trouble_ms: int = 0, attempts: int = 0) -> None:
+        self.cursor = cursor
+        self.seen_ms = seen_ms
+        self.reason = reason
+        self.trouble_ms = trouble_ms
+        self.attempts = attempts
+
+
+class UserState:
+    """One user; see the table `users`. Invariant: floor <= delivered <= head and floor <= every trimmed-to cursor."""
+
+    __slots__ = (
+        "asked", "bytes", "delivered", "devices", "due_ms", "floor", "generation", "head", "origins", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self, uid: int, generation: bytes,
+        floor: int = 0, head: int = 0, bytes_: int = 0, delivered: int = 0, asked: int = 0, due_ms: int = 0,
+    ) -> None:  # fmt: skip
+        self.uid = uid
+        self.generation = generation
+        self.floor = floor
+        self.head = head
+        self.bytes = bytes_
+        self.delivered = delivered
+        self.asked = asked
+        self.due_ms = due_ms
+        self.devices: dict[str, Device] = {}
+        self.origins: dict[bytes, Origin] = {}
+
+    def slowest_cursor(self) -> int:
+        """What every known device acknowledged; the floor while none is known, for then nothing may go."""
+        if not self.devices:
+            return self.floor
+        return min([device.cursor for device in self.devices.values()])
