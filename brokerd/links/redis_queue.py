@@ -136,8 +136,8 @@ class RedisSentQueue:
         return Page(first, [_stored(entry) for entry in entries], head)
 
     async def note_trouble(self, user: str, device: str, reason: int, at_ms: int) -> None:
-        """Keep the reason and count the attempt; one stop told twice counts once."""
-        await ask(self._link, self._trouble(*_keys(user, "ms"), device, reason, at_ms))
+        """Keep the reason and count the attempt, of a known device; one stop told twice counts once."""
+        await ask(self._link, self._trouble(*_keys(user, "cs"), device, reason, at_ms))
 
     async def status(self, user: str) -> QueueStatus | None:
         """The state of a user's queue, None when there is no such user."""

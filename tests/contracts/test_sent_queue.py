@@ -1,0 +1,432 @@
+"""What every SentQueue promises (brokerd/ports.py), on each adapter of store_factories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Appended, Entry, Owed, SentQueue, Stored
+from protocol.wire import GENERATION_BYTES, Flag, Type
+from tests.contracts.store_factories import RETENTION_S, Bounds
+
+NOW = 1_700_000_000_000
+DAY = 24 * 3600 * 1000
+GEN = b"1" * GENERATION_BYTES
+ANN = b"ann's tag"
+CAT = b"cat's tag"
+GONE = 417  # any error code
+
+
+def letter(
+    cid: int, body: bytes = b"hello", *, origin: bytes = ANN, type: int = Type.DELIVER, flags: int = 0, expires_ms: int = 0
+) -> Entry:  # fmt: skip
+    return Entry(origin, cid, int(type), int(flags), expires_ms, body)
+
+
+def letters(first: int, last: int, **more: int) -> list[Entry]:
+    return [letter(cid, b"letter %d" % cid, **more) for cid in range(first, last + 1)]
+
+
+async def save(queue: SentQueue, entries: Sequence[Entry], user: str = "bob", now_ms: int = NOW) -> Appended:
+    [answer] = await queue.append([Append(user, entries)], now_ms)
+    return answer
+
+
+async def results(queue: SentQueue, entries: Sequence[Entry], user: str = "bob", now_ms: int = NOW) -> list[int]:
+    return list((await save(queue, entries, user, now_ms)).results)
+
+
+async def ack(queue: SentQueue, device: str, seq: int, settled: int = 0, user: str = "bob") -> list[Owed]:
+    [answer] = await queue.acknowledge([Ack(user, device, seq, settled)], NOW)
+    return list(answer.owed)
+
+
+async def bodies(queue: SentQueue, after: int = 0, user: str = "bob") -> list[bytes]:
+    return [entry.body for entry in (await queue.read(user, after, 10_000, 10**9)).entries]
+
+
+async def floor(queue: SentQueue, user: str = "bob") -> int:
+    status = await queue.status(user)
+    assert status is not None
+    return status.floor
+
+
+@pytest.fixture
+async def bob(sent_queue: SentQueue) -> SentQueue:
+    """A queue in which bob is known, with one device that has read nothing."""
+    await sent_queue.open("bob", "phone", GEN, NOW)
+    return sent_queue
+
+
+# --- append
+
+
+async def test_seqs_are_one_two_three_over_batches_and_trims(bob: SentQueue) -> None:
+    assert await results(bob, letters(1, 3)) == [1, 2, 3]
+    await ack(bob, "phone", 3)
+    assert await results(bob, letters(4, 5)) == [4, 5]
+    assert await bob.heads(["bob", "nobody"]) == [5, 0]
+
+
+async def test_each_user_of_a_batch_has_seqs_and_a_head_of_its_own(bob: SentQueue) -> None:
+    await bob.create_user("cat", GEN, NOW)
+    await save(bob, letters(1, 2), "cat")
+    answers = await bob.append([Append("cat", letters(3, 4)), Append("bob", letters(1, 1)), Append("dan", ())], NOW)
+    assert [(list(answer.results), answer.head) for answer in answers] == [([3, 4], 4), ([1], 1), ([], 0)]
+
+
+async def test_a_large_batch_is_saved_whole_and_in_order(bob: SentQueue) -> None:
+    many = [letter(1, b"%d" % n, origin=b"origin%3d" % n) for n in range(2_500)]
+    assert await results(bob, many) == list(range(1, 2_501))
+    assert await results(bob, many) == [REPEAT] * 2_500
+    assert await bodies(bob) == [b"%d" % n for n in range(2_500)]
+
+
+async def test_a_repeat_is_not_stored_again_and_its_first_result_stands(bob: SentQueue) -> None:
+    await save(bob, letters(1, 3))
+    answer = await save(bob, letters(2, 4))
+    assert (list(answer.results), answer.head) == ([REPEAT, REPEAT, 4], 4)
+    assert await bodies(bob) == [b"letter 1", b"letter 2", b"letter 3", b"letter 4"]
+
+
+async def test_a_repeat_within_one_batch_is_found_too(bob: SentQueue) -> None:
+    assert await results(bob, [letter(7), letter(7), letter(8)]) == [1, REPEAT, 2]
+
+
+async def test_origins_are_numbered_apart(bob: SentQueue) -> None:
+    assert await results(bob, [letter(5), letter(5, origin=CAT), letter(4, origin=CAT)]) == [1, 2, REPEAT]
+
+
+async def test_numbers_may_be_as_large_as_the_wire_allows(bob: SentQueue) -> None:
+    top = 2**53 - 1
+    assert await results(bob, [letter(top - 1), letter(top)]) == [1, 2]
+    assert await results(bob, [letter(top - 1), letter(top)]) == [REPEAT, REPEAT]
+
+
+async def test_an_exact_key_is_taken_once_in_any_order(bob: SentQueue) -> None:
+    keyed = [letter(0, origin=key * 16) for key in (b"z", b"a", b"m")]
+    assert await results(bob, keyed) == [1, 2, 3]
+    assert await results(bob, [keyed[1], letter(0, origin=b"b" * 16), keyed[0]]) == [REPEAT, 4, REPEAT]
+
+
+async def test_a_repeat_is_known_after_it_was_trimmed_and_after_a_month_turned(bob: SentQueue) -> None:
+    await save(bob, [*letters(1, 2), letter(0, origin=b"k" * 16)])
+    await ack(bob, "phone", 3)
+    later = NOW + 29 * DAY
+    assert await results(bob, [letter(2), letter(0, origin=b"k" * 16), letter(3)], now_ms=later) == [REPEAT, REPEAT, 4]
+    assert await results(bob, [letter(3)], now_ms=later + 29 * DAY) == [REPEAT]
+
+
+async def test_nothing_is_kept_for_a_ghost(sent_queue: SentQueue) -> None:
+    answer = await save(sent_queue, letters(1, 2), "ghost")
+    assert (list(answer.results), answer.head) == ([NO_USER, NO_USER], 0)
+    assert not await sent_queue.has_user("ghost")
+    assert await sent_queue.status("ghost") is None
+
+
+@pytest.mark.parametrize("bounds", [Bounds(count_max=3)])
+async def test_what_finds_the_queue_full_is_refused_and_so_is_its_repeat(bob: SentQueue) -> None:
+    assert await results(bob, letters(1, 5)) == [1, 2, 3, FULL, FULL]
+    await ack(bob, "phone", 3)
+    assert await results(bob, letters(2, 6)) == [REPEAT, REPEAT, FULL, FULL, 4], (
+        "there is room now, but they were refused"
+    )
+    assert await bodies(bob, 3) == [b"letter 6"]
+
+
+@pytest.mark.parametrize("bounds", [Bounds(count_max=1)])
+async def test_an_exact_key_that_was_refused_stays_refused(bob: SentQueue) -> None:
+    keyed = [letter(0, origin=b"k" * 16), letter(0, origin=b"l" * 16)]
+    assert await results(bob, [*keyed, keyed[1]]) == [1, FULL, FULL]
+    await ack(bob, "phone", 1)
+    assert await results(bob, keyed) == [REPEAT, FULL]
+
+
+@pytest.mark.parametrize("bounds", [Bounds(bytes_max=1000)])
+async def test_a_queue_is_bounded_in_bytes(bob: SentQueue) -> None:
+    assert await results(bob, [letter(cid, bytes(400)) for cid in (1, 2, 3)]) == [1, 2, FULL]
+    await ack(bob, "phone", 2)
+    assert await results(bob, [letter(4, bytes(900))]) == [3]
+
+
+@pytest.mark.parametrize("bounds", [Bounds(count_max=2)])
+async def test_receipts_find_room_up_to_twice_the_bound(bob: SentQueue) -> None:
+    receipts = [letter(0, origin=b"%16d" % n, type=Type.RECEIPT) for n in range(3)]
+    assert await results(bob, [*letters(1, 2), *receipts]) == [1, 2, 3, 4, FULL]
+
+
+@pytest.mark.parametrize("type_", [Type.SENT, Type.READ_SYNC])
+async def test_copies_are_kept_only_for_a_user_with_other_devices(bob: SentQueue, type_: Type) -> None:
+    assert await results(bob, [letter(1, type=type_)]) == [REPEAT]
+    await bob.open("bob", "tablet", GEN, NOW)
+    assert await results(bob, [letter(2, type=type_)]) == [1]
+
+
+# --- devices and generations
+
+
+async def test_a_device_stands_where_it_acknowledged_and_the_generation_stays(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", b"2" * 8, NOW)
+    await save(bob, letters(1, 4))
+    await ack(bob, "phone", 3)
+    opened = await bob.open("bob", "phone", b"3" * 8, NOW)
+    assert opened == (3, 4, GEN, 2)
+
+
+async def test_a_queue_that_was_made_anew_has_another_generation(bob: SentQueue) -> None:
+    await save(bob, letters(1, 2))
+    assert await bob.delete_user("bob")
+    assert not await bob.delete_user("bob")
+    assert await bob.open("bob", "phone", b"2" * 8, NOW) == (0, 0, b"2" * 8, 1)
+    assert await results(bob, letters(1, 1)) == [1], "the dedupe was forgotten with the user"
+
+
+async def test_a_user_is_made_once_and_keeps_what_comes_before_the_first_login(sent_queue: SentQueue) -> None:
+    assert await sent_queue.create_user("bob", GEN, NOW)
+    assert not await sent_queue.create_user("bob", b"2" * 8, NOW)
+    assert await sent_queue.has_user("bob")
+    await save(sent_queue, letters(1, 2))
+    assert await sent_queue.open("bob", "phone", b"3" * 8, NOW) == (0, 2, GEN, 1)
+
+
+# --- acknowledge
+
+
+async def test_an_entry_leaves_only_when_every_known_device_has_processed_it(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, letters(1, 3))
+    await ack(bob, "phone", 3)
+    assert await floor(bob) == 0
+    await ack(bob, "tablet", 2)
+    assert await floor(bob) == 2
+    assert await bodies(bob) == [b"letter 3"]
+
+
+async def test_a_cursor_never_goes_back_nor_over_the_head(bob: SentQueue) -> None:
+    await save(bob, letters(1, 4))
+    await bob.open("bob", "tablet", GEN, NOW)
+    await ack(bob, "phone", 3)
+    await ack(bob, "phone", 1)
+    await ack(bob, "tablet", 999)
+    status = await bob.status("bob")
+    assert status is not None
+    assert status.cursors == {"phone": 3, "tablet": 4}
+    assert (status.floor, status.head) == (3, 4)
+
+
+async def test_an_ack_of_a_device_that_nobody_knows_changes_nothing(bob: SentQueue) -> None:
+    await save(bob, letters(1, 2, flags=Flag.RECEIPT))
+    assert await ack(bob, "stranger", 2) == []
+    assert await ack(bob, "phone", 1, user="ghost") == []
+    assert await bodies(bob) == [b"letter 1", b"letter 2"]
+
+
+async def test_a_device_that_stayed_away_for_the_retention_holds_nothing_back(bob: SentQueue) -> None:
+    away_ms = int(RETENTION_S * 1000) + 1
+    await bob.open("bob", "tablet", GEN, NOW + away_ms // 2)
+    await save(bob, letters(1, 2))
+    await ack(bob, "tablet", 2)
+    assert await floor(bob) == 0
+    opened = await bob.open("bob", "tablet", GEN, NOW + away_ms)
+    assert (opened.cursor, opened.devices) == (2, 1)
+    assert await floor(bob) == 2
+    assert await ack(bob, "phone", 2) == [], "it is unknown now"
+
+
+# --- receipts
+
+
+async def test_a_receipt_is_owed_until_it_is_settled_and_nothing_leaves_before(bob: SentQueue) -> None:
+    await save(bob, [letter(1, b"a", flags=Flag.RECEIPT), letter(2, b"b"), letter(3, b"c", flags=Flag.RECEIPT)])
+    owed = [Owed(1, Flag.RECEIPT, b"a"), Owed(3, Flag.RECEIPT, b"c")]
+    assert await ack(bob, "phone", 3) == owed
+    assert await ack(bob, "phone", 3) == owed, "the broker died before it was settled: it is still owed"
+    assert await bodies(bob) == [b"a", b"b", b"c"]
+    assert await ack(bob, "phone", 3, settled=3) == []
+    assert await bodies(bob) == []
+    assert await ack(bob, "phone", 3) == []
+
+
+async def test_what_was_settled_in_part_is_owed_from_there_on(bob: SentQueue) -> None:
+    await save(bob, letters(1, 4, flags=Flag.RECEIPT))
+    assert [item.seq for item in await ack(bob, "phone", 4, settled=0)] == [1, 2, 3, 4]
+    assert [item.seq for item in await ack(bob, "phone", 4, settled=2)] == [3, 4]
+    assert [item.seq for item in await ack(bob, "phone", 2)] in ([], [3, 4])
+    assert await ack(bob, "phone", 4, settled=4) == []
+    assert await floor(bob) == 4
+
+
+async def test_only_the_first_device_to_have_a_message_makes_its_receipt_due(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, letters(1, 3, flags=Flag.RECEIPT))
+    assert [item.seq for item in await ack(bob, "phone", 2)] == [1, 2]
+    assert await ack(bob, "phone", 2, settled=2) == []
+    assert [item.seq for item in await ack(bob, "tablet", 3)] == [3]
+    assert await ack(bob, "tablet", 3, settled=3) == []
+    assert await floor(bob) == 2
+
+
+async def test_only_messages_that_ask_for_a_receipt_are_owed_one(bob: SentQueue) -> None:
+    await save(bob, [letter(1), letter(2, type=Type.RECEIPT, flags=Flag.RECEIPT), letter(3, flags=Flag.READ_RECEIPT)])
+    assert await ack(bob, "phone", 3) == []
+    assert await floor(bob) == 3
+
+
+async def test_many_receipts_are_owed_in_pieces_until_none_is_left(bob: SentQueue) -> None:
+    await save(bob, letters(1, 600, flags=Flag.RECEIPT))
+    told: list[int] = []
+    owed = await ack(bob, "phone", 600)
+    while owed:
+        told += [item.seq for item in owed]
+        owed = await ack(bob, "phone", 600, settled=told[-1])
+    assert told == list(range(1, 601))
+    assert await floor(bob) == 600
+
+
+async def test_acks_of_a_batch_are_answered_in_their_order(bob: SentQueue) -> None:
+    await bob.open("cat", "phone", GEN, NOW)
+    await save(bob, letters(1, 1, flags=Flag.RECEIPT))
+    await save(bob, letters(1, 2, flags=Flag.RECEIPT), "cat")
+    acks = [Ack("cat", "phone", 2, 0), Ack("ghost", "phone", 1, 0), Ack("bob", "phone", 1, 0)]
+    assert [[item.seq for item in answer.owed] for answer in await bob.acknowledge(acks, NOW)] == [[1, 2], [], [1]]
+
+
+# --- read
+
+
+async def test_a_page_is_bounded_in_count_and_bytes_but_never_empty_when_there_is_something(bob: SentQueue) -> None:
+    await save(bob, [letter(cid, bytes(100)) for cid in range(1, 201)])
+    page = await bob.read("bob", 10, 150, 10**6)
+    assert (page.first, len(page.entries), page.head) == (11, 150, 200)
+    page = await bob.read("bob", 0, 150, 1_000)
+    assert (page.first, len(page.entries)) == (1, 10)
+    page = await bob.read("bob", 199, 150, 1)
+    assert (page.first, len(page.entries)) == (200, 1)
+    page = await bob.read("bob", 200, 150, 1)
+    assert (page.first, page.entries, page.head) == (201, [], 200) or not page.entries
+
+
+async def test_an_entry_is_read_back_as_it_was_written(bob: SentQueue) -> None:
+    body = bytes(range(256))
+    await save(bob, [letter(1, body, flags=Flag.RECEIPT | Flag.READ_RECEIPT, expires_ms=NOW + 1)])
+    assert list((await bob.read("bob", 0, 10, 10)).entries) == [Stored(Type.DELIVER, 3, NOW + 1, body)]
+
+
+async def test_a_page_behind_a_trimmed_place_says_where_it_begins(bob: SentQueue) -> None:
+    await save(bob, letters(1, 3))
+    await ack(bob, "phone", 2)
+    page = await bob.read("bob", 0, 10, 1000)
+    assert (page.first, len(page.entries), page.head) == (3, 1, 3)
+
+
+# --- expiry
+
+
+async def test_what_expired_is_told_then_buried_and_its_seq_stays(bob: SentQueue) -> None:
+    await save(bob, [letter(1, b"a"), letter(2, b"b", expires_ms=NOW + 5, flags=Flag.RECEIPT), letter(3, b"c")])
+    assert await bob.due(NOW + 4, 10) == []
+    assert await bob.due(NOW + 5, 10) == ["bob"]
+    assert await bob.expired("bob", NOW + 4, 10) == []
+    assert await bob.expired("bob", NOW + 5, 10) == [Owed(2, Flag.RECEIPT, b"b")]
+    await bob.bury("bob", [2], GONE, NOW + 5)
+    page = await bob.read("bob", 0, 10, 1000)
+    assert [(entry.type, entry.flags, entry.body) for entry in page.entries] == [
+        (Type.DELIVER, 0, b"a"), (0, 0, b"417"), (Type.DELIVER, 0, b"c"),
+    ]  # fmt: skip
+    assert await bob.due(NOW + 10**9, 10) == []
+    assert await bob.expired("bob", NOW + 10**9, 10) == []
+
+
+async def test_tombstones_at_the_front_are_trimmed_and_a_late_device_is_told(bob: SentQueue) -> None:
+    await save(bob, [*letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT), *letters(3, 3, flags=Flag.RECEIPT)])
+    await bob.bury("bob", [1, 2], GONE, NOW + 1)
+    page = await bob.read("bob", 0, 10, 1000)
+    assert (page.first, len(page.entries), page.head) == (3, 1, 3)
+    assert [item.seq for item in await ack(bob, "phone", 3)] == [3], "what expired is not DELIVERED as well"
+    assert await ack(bob, "phone", 3, settled=3) == []
+    assert await floor(bob) == 3
+
+
+async def test_burying_twice_or_what_is_gone_changes_nothing(bob: SentQueue) -> None:
+    await save(bob, letters(1, 3))
+    for _ in range(2):
+        await bob.bury("bob", [2, 99], GONE, NOW)
+    await bob.bury("nobody", [1], GONE, NOW)
+    assert [entry.type for entry in (await bob.read("bob", 0, 10, 1000)).entries] == [Type.DELIVER, 0, Type.DELIVER]
+    assert not await bob.has_user("nobody")
+
+
+async def test_bodies_of_tombstones_are_freed(bob: SentQueue) -> None:
+    await save(bob, [letter(1, b"a"), letter(2, bytes(5_000))])
+    await bob.bury("bob", [2], GONE, NOW)
+    status = await bob.status("bob")
+    assert status is not None
+    assert status.bytes < 1_000
+
+
+async def test_expired_entries_come_oldest_first_and_bounded(bob: SentQueue) -> None:
+    await save(bob, letters(1, 6, expires_ms=NOW + 1))
+    assert [item.seq for item in await bob.expired("bob", NOW + 1, 4)] == [1, 2, 3, 4]
+    await bob.bury("bob", [1, 2, 3, 4], GONE, NOW + 1)
+    assert await bob.due(NOW + 1, 10) == ["bob"], "two are left"
+
+
+async def test_a_message_that_every_device_has_does_not_expire(bob: SentQueue) -> None:
+    await save(bob, letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT))
+    assert len(await ack(bob, "phone", 1)) == 1
+    assert [item.seq for item in await bob.expired("bob", NOW + 1, 10)] == [2], "1 is delivered, though not settled"
+
+
+async def test_a_message_that_was_delivered_to_one_device_is_not_told_expired_as_well(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, letters(1, 1, expires_ms=NOW + 1, flags=Flag.RECEIPT))
+    assert len(await ack(bob, "phone", 1)) == 1
+    assert await ack(bob, "phone", 1, settled=1) == []
+    assert [(item.seq, item.flags) for item in await bob.expired("bob", NOW + 1, 10)] == [(1, 0)]
+
+
+async def test_a_sweep_finds_the_receipts_that_a_crash_left_owed(bob: SentQueue) -> None:
+    await save(bob, letters(1, 2, flags=Flag.RECEIPT))
+    assert len(await ack(bob, "phone", 2)) == 2  # and then the broker died
+    assert [item.seq for item in await ack(bob, "", 0)] == [1, 2]
+    assert await ack(bob, "", 0, settled=2) == []
+    assert await floor(bob) == 2
+
+
+async def test_due_gives_the_longest_due_first_and_moves_earlier_with_an_append(bob: SentQueue) -> None:
+    for user, expires_ms in (("cat", NOW + 30), ("dan", NOW + 20), ("eve", NOW + 40)):
+        await bob.create_user(user, GEN, NOW)
+        await save(bob, letters(1, 1, expires_ms=expires_ms), user)
+    assert await bob.due(NOW + 30, 10) == ["dan", "cat"]
+    assert await bob.due(NOW + 50, 2) == ["dan", "cat"]
+    await save(bob, letters(2, 2, expires_ms=NOW + 10), "eve")
+    await save(bob, letters(2, 2, expires_ms=NOW + 99), "dan")
+    assert await bob.due(NOW + 25, 10) == ["eve", "dan"]
+    await bob.delete_user("eve")
+    assert await bob.due(NOW + 25, 10) == ["dan"]
+
+
+async def test_a_repeat_does_not_make_a_user_due_by_its_own_time(bob: SentQueue) -> None:
+    await save(bob, letters(1, 1, expires_ms=NOW + 50))
+    await save(bob, letters(1, 1, expires_ms=NOW + 10))
+    assert await bob.due(NOW + 40, 10) == []
+
+
+# --- what people see
+
+
+async def test_trouble_is_kept_with_its_attempts(bob: SentQueue) -> None:
+    await bob.note_trouble("bob", "phone", 402, NOW)
+    await bob.note_trouble("bob", "phone", 403, NOW + 1)
+    status = await bob.status("bob")
+    assert status is not None
+    assert status.troubles == {"phone": f"403 {NOW + 1} 2"}
+
+
+async def test_status_shows_the_queue(bob: SentQueue) -> None:
+    await save(bob, [letter(cid, bytes(100)) for cid in (1, 2, 3, 4)])
+    await ack(bob, "phone", 2)
+    status = await bob.status("bob")
+    assert status is not None
+    assert (status.floor, status.head, status.bytes, status.cursors, status.troubles) == (2, 4, 200, {"phone": 2}, {})
