@@ -120,7 +120,12 @@ class BrokerConfig:
 
     name: str = setting("brokerd", "this broker's name in logs", check=is_name, allowed=NAME_ALLOWED)
     shards: int = setting(8, "inbound queues; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX)
-    prefix: str = setting("chat", "begins every key and queue name", check=is_prefix, allowed="1 to 64 of a-z 0-9")
+    prefix: str = setting(
+        "chat",
+        "begins every queue name in RabbitMQ (in Redis the db keeps systems apart)",
+        check=is_prefix,
+        allowed="1 to 64 of a-z 0-9",
+    )
     drain_s_max: float = setting(10.0, "how long a stop may take", at_least=0, at_most=600)
     redis: RedisSection = field(default_factory=RedisSection)
     rabbit: RabbitSection = field(default_factory=RabbitSection)

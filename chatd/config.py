@@ -152,7 +152,12 @@ class ChatConfig:
     )
     data_dir: Path = setting(Path(".data"), "folder for the embedded store and the account files")
     shards: int = setting(8, "inbound queues; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX)
-    prefix: str = setting("chat", "begins every key and queue name", check=is_prefix, allowed="1 to 64 of a-z 0-9")
+    prefix: str = setting(
+        "chat",
+        "begins every queue name in RabbitMQ (in Redis the db keeps systems apart)",
+        check=is_prefix,
+        allowed="1 to 64 of a-z 0-9",
+    )
     lease_s: float = setting(
         15.0, "after a node's death its sessions stay in the register for at most this long", at_least=3, at_most=300
     )

@@ -44,7 +44,9 @@ def add_user(config: ChatConfig, options: argparse.Namespace) -> None:
 
 
 def make_users(config: ChatConfig, passwords: dict[str, str], hasher: PasswordHasher | None = None) -> None:
-    """Put new users into the password file, then into the store. Raises Refused when one exists."""
+    """Put new users into the store, then into the password file, so that a store which is down leaves nothing half done.
+
+    Raises Refused when one exists, LinkDown."""
     hasher = hasher or owasp_hasher()
     hashes = {user: hasher.hash(password_bytes(password)) for user, password in passwords.items()}
 
@@ -54,9 +56,9 @@ def make_users(config: ChatConfig, passwords: dict[str, str], hasher: PasswordHa
                 raise Refused(f"{user} exists")
         users.update(hashes)
 
+    asyncio.run(_create_in_store(config, hashes))
     change_passwords(config.passwd_file, add)
     _change_revoked(config.revoked_file, lambda names: names.difference_update(hashes))
-    asyncio.run(create_in_store(config, hashes))
 
 
 def passwd_user(config: ChatConfig, options: argparse.Namespace) -> None:
@@ -82,13 +84,13 @@ def del_user(config: ChatConfig, options: argparse.Namespace) -> None:
     name = options.name
     _check_name(name)
     had_password = name in _users_of(config)
+    if not had_password and not asyncio.run(_is_in_store(config, name)):
+        raise Refused(f"there is no user {name}")
+    # First what keeps the user out, then what is the user's: a session that ends late finds no way back.
     _change_revoked(config.revoked_file, lambda names: names.add(name))
     if had_password:
         change_passwords(config.passwd_file, lambda users: _forget(users, name))
-    had_queue = asyncio.run(_delete_in_store(config, name))
-    if not had_password and not had_queue:
-        _change_revoked(config.revoked_file, lambda names: names.discard(name))
-        raise Refused(f"there is no user {name}")
+    asyncio.run(_delete_in_store(config, name))
     hint(f"{name} was deleted")
 
 
@@ -106,16 +108,21 @@ def list_users(config: ChatConfig, options: argparse.Namespace) -> None:
             say(user)
 
 
-async def create_in_store(config: ChatConfig, users: Iterable[str]) -> None:
+async def _create_in_store(config: ChatConfig, users: Iterable[str]) -> None:
     """Make users known to the store: from then on they can be sent to."""
     async with open_store(config) as store:
         for user in users:
             await store.create_user(user, secrets.token_bytes(GENERATION_BYTES), time.time_ns() // 1_000_000)
 
 
-async def _delete_in_store(config: ChatConfig, user: str) -> bool:
+async def _is_in_store(config: ChatConfig, user: str) -> bool:
     async with open_store(config) as store:
-        return await store.delete_user(user)
+        return await store.has_user(user)
+
+
+async def _delete_in_store(config: ChatConfig, user: str) -> None:
+    async with open_store(config) as store:
+        await store.delete_user(user)
 
 
 def _users_of(config: ChatConfig) -> dict[str, str]:
