@@ -186,9 +186,15 @@ class Client:
         """Say that the user has read these messages of `to`. Returns when the server has it. Raises as `send`."""
         for at in range(0, len(ids), RECEIPT_IDS_MAX):
             await self._requests.wait_room()
-            future = self._requests.post(Read(0, 0, to, tuple(ids[at : at + RECEIPT_IDS_MAX])))
-            self._schedule()
-            await future
+            await self.post_read(to, ids[at : at + RECEIPT_IDS_MAX])
+
+    def post_read(self, to: str, ids: Sequence[bytes]) -> asyncio.Future[bytes]:
+        """As `read`, for 1 to 256 ids, without waiting. Raises as `post`."""
+        if not 1 <= len(ids) <= RECEIPT_IDS_MAX:
+            raise ValueError(f"{len(ids)} ids; 1..{RECEIPT_IDS_MAX} are allowed")
+        future = self._requests.post(Read(0, 0, to, tuple(ids)))
+        self._schedule()
+        return future
 
     def signal(self, to: str, payload: bytes) -> bool:
         """An ephemeral message (typing …): lost when either side is offline. False when this side is."""
@@ -239,6 +245,10 @@ class Client:
         """Until everything that waited at login has arrived here. A loop must be taking messages meanwhile, or no more
         come than the credit allows. Raises ClientClosed."""
         await self._inbox.wait_drained()
+
+    async def wait_taken(self) -> None:
+        """Until the loop has taken all that arrived here, and asks for more. Raises ClientClosed."""
+        await self._inbox.wait_taken()
 
     async def wait_connected(self) -> None:
         """Until a session stands. Raises ClientClosed."""

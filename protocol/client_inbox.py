@@ -31,7 +31,8 @@ class Inbox:
         self._is_waiting = False
         self._over: ClientClosed | None = None
         self._filled = Bell()
-        self.drained = Bell()
+        self._taken = Bell()
+        self._drained = Bell()
         self.is_drained = False  # in this session
 
     # --- the session's side
@@ -71,7 +72,7 @@ class Inbox:
     def hear_drained(self) -> None:
         """All that waited at login has come."""
         self.is_drained = True
-        self.drained.ring()
+        self._drained.ring()
 
     def hear_pong(self, pong: Pong) -> str:
         """Gives the reason why the server must be left, "" for none."""
@@ -83,7 +84,8 @@ class Inbox:
         """What waits can still be taken; then the loop ends."""
         self._over = over
         self._filled.ring()
-        self.drained.ring()
+        self._drained.ring()
+        self._taken.ring()
 
     # --- the application's side
 
@@ -98,6 +100,8 @@ class Inbox:
         if self._is_waiting:
             raise RuntimeError("two loops over one client")
         self._is_waiting = True
+        if not self._queue:
+            self._taken.ring()
         try:
             while not self._queue:
                 if self._over is not None:
@@ -139,4 +143,11 @@ class Inbox:
         while not self.is_drained:
             if self._over is not None:
                 raise self._over
-            await self.drained.wait()
+            await self._drained.wait()
+
+    async def wait_taken(self) -> None:
+        """Until nothing waits here and the loop asks for more. Raises ClientClosed."""
+        while self._queue or not self._is_waiting:
+            if self._over is not None:
+                raise self._over
+            await self._taken.wait()
