@@ -36,7 +36,14 @@ def test_a_line_means_one_thing(line: str, peer: str | None, command: Command) -
 
 @pytest.mark.parametrize(
     ("line", "peer"),
-    [("hello", None), ("Dave: hi", None), ("/to", "bob"), ("/to Dave", "bob"), ("/nonsense", "bob"), ("/quit now", "bob")],
+    [
+        ("hello", None),
+        ("Dave: hi", None),
+        ("/to", "bob"),
+        ("/to Dave", "bob"),
+        ("/nonsense", "bob"),
+        ("/quit now", "bob"),
+    ],
 )
 def test_a_mistake_is_told_and_nothing_is_sent(line: str, peer: str | None) -> None:
     assert isinstance(parse(line, peer, KNOWN), Mistake)

@@ -152,4 +152,4 @@ def test_gone_messages_are_owned_up_to() -> None:
 
 
 def test_a_pipe_line_is_one_line() -> None:
-    assert pipe_line("bob", "one\ntwo \x1b[31m".encode()) == "bob: one\\x0atwo \\x1b[31m"
+    assert pipe_line("bob", b"one\ntwo \x1b[31m") == "bob: one\\x0atwo \\x1b[31m"
