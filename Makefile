@@ -22,8 +22,8 @@ $(READY): setup.cfg pyproject.toml
 	@touch $@
 
 run: $(READY) ## the embedded server: one process, no Redis, no RabbitMQ
-	@$(BIN)/python -m chatd.demo_users
-	@exec $(BIN)/python -m chatd
+	@$(BIN)/chatctl demo
+	@exec $(BIN)/chatd
 
 services: ## Redis and RabbitMQ from Debian, when they are missing; what we run of them are private copies
 	@missing=; for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \

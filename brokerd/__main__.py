@@ -13,6 +13,7 @@ from brokerd.config import BrokerConfig, load
 from brokerd.daemon import run_daemon
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
 from brokerd.links.redis import RedisStore
+from brokerd.links.resp import RespLink
 from brokerd.logs import logging_to
 from brokerd.sweeper import Sweeper
 
@@ -38,9 +39,10 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
     inbound = RabbitInbound(publishing, config.shards, topology)
     source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
     nodes = RabbitNodes(publishing, topology)
+    redis = RespLink(config.redis.url, name=config.name)
     store = RedisStore(
-        config.redis.url,
-        name=config.name,
+        redis,
+        log=log,
         count_max=config.queue.count_max,
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
@@ -53,8 +55,8 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         for link in (publishing, consuming):
             tasks.create_task(link.run())
-        redis = tasks.create_task(store.run())
-        await store.wait_ready()  # before a batch is taken: or it would be held without being worked off
+        redis_task = tasks.create_task(redis.run())
+        await redis.wait_ready()  # before a batch is taken: or it would be held without being worked off
         work = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run())]
         sys.stdout.write(f"brokerd {config.name} is ready\n")
         sys.stdout.flush()
@@ -63,7 +65,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
         for task in work:
             task.cancel()
         await publishing.close()
-        redis.cancel()
+        redis_task.cancel()
     log.info("broker_stopped", **broker.statistics())
 
 

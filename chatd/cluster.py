@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
+from brokerd.links.redis import RedisStore
+from brokerd.links.resp import RespLink
 from chatd.config import ChatConfig
 from chatd.node import Links
-from chatd.stores import redis_store
 
 
 @asynccontextmanager
-async def cluster_links(config: ChatConfig) -> AsyncIterator[Links]:
+async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     """The links of a node. They connect by themselves, now and after every loss; nothing here waits for a peer."""
     publishing = RabbitLink(config.rabbit.url, f"{config.node} out")
     consuming = RabbitLink(config.rabbit.url, f"{config.node} in")
@@ -21,16 +23,23 @@ async def cluster_links(config: ChatConfig) -> AsyncIterator[Links]:
     inbound = RabbitInbound(publishing, config.shards, topology)
     nodes = RabbitNodes(publishing, topology)
     inbox = RabbitNodeInbox(consuming, topology)
-    store = redis_store(config, config.node)
+    redis = RespLink(config.redis.url, name=config.node)
+    store = RedisStore(
+        redis,
+        log=log,
+        count_max=config.queue.count_max,
+        bytes_max=config.queue.bytes_max,
+        retention_s=config.queue.retention_s,
+    )
 
     def health() -> dict[str, str]:
         return {
             "rabbitmq": "up" if publishing.is_ready and consuming.is_ready else "not connected",
-            "redis": "up" if store.is_ready else "not connected",
+            "redis": "up" if redis.is_ready else "not connected",
         }
 
     async with asyncio.TaskGroup() as tasks:
-        redis = tasks.create_task(store.run())
+        redis_task = tasks.create_task(redis.run())
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         yield Links(
@@ -45,9 +54,9 @@ async def cluster_links(config: ChatConfig) -> AsyncIterator[Links]:
                 "inbound": inbound.statistics,
                 "nodes": nodes.statistics,
                 "inbox": inbox.statistics,
-                "redis": store.statistics,
+                "redis": redis.statistics,
             },
         )
         await publishing.close()
         await consuming.close()
-        redis.cancel()
+        redis_task.cancel()

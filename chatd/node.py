@@ -24,7 +24,8 @@ from chatd.switchboard import Switchboard
 from protocol.errors import Code
 
 TICK_S: Final = 1.0
-LEASE_RENEWALS: Final = 3  # tries in one lease
+LEASE_RENEWALS: Final = 3  # in one lease
+LEASE_RETRY_S: Final = 0.5
 GOAWAY_SESSIONS_STEP: Final = 200  # told at once; then the loop breathes
 CLOSE_S: Final = 0.5  # for the last frames to leave
 
@@ -44,7 +45,7 @@ class Links:
 
 def new_node_id(name: str) -> str:
     """A name for this run: an entry of an earlier run of the same node is never taken for ours."""
-    return f"{name}~{time.time_ns() // 1_000_000:x}{os.urandom(2).hex()}"
+    return f"{name}:{time.time_ns() // 1_000_000:x}{os.urandom(2).hex()}"
 
 
 class Node:
@@ -107,9 +108,11 @@ class Node:
         while True:
             try:
                 await self._links.register.renew_lease(self.id, int(ttl_s * 1000))
+                pause_s = ttl_s / LEASE_RENEWALS
             except LinkDown as down:
-                self._log.warning("lease_not_renewed", error=str(down))
-            await asyncio.sleep(ttl_s / LEASE_RENEWALS)
+                self._log.info("lease_not_renewed", error=str(down))
+                pause_s = LEASE_RETRY_S
+            await asyncio.sleep(pause_s)
 
     async def _tick(self, board: Switchboard) -> None:
         while True:

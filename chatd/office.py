@@ -82,7 +82,7 @@ class Office:
             raise Refusal(Code.STORE_DOWN, ERRORS[Code.STORE_DOWN].english, RETRY_MS) from None
         if not exists:
             raise Refusal(Code.NO_SUCH_USER, f"there is no user {user}")
-        return [Presence(seat.device, seat.node.partition("~")[0]) for seat in seats]
+        return [Presence(seat.device, seat.node.partition(":")[0]) for seat in seats]
 
     def health(self) -> Mapping[str, str]:
         """See BackOffice."""

@@ -14,7 +14,7 @@ from protocol.wire import CID_BYTES, DEVICE_TAG_BYTES, MESSAGE_ID_BYTES, NAME_BY
 
 UserId = NewType("UserId", str)
 DeviceId = NewType("DeviceId", str)
-NodeId = NewType("NodeId", str)  # "<name>~<epoch>": the epoch is new at every start
+NodeId = NewType("NodeId", str)  # "<name>:<epoch>": the epoch is new at every start
 SessionId = NewType("SessionId", str)
 MessageId = NewType("MessageId", bytes)
 Seq = NewType("Seq", int)
