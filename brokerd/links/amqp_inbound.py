@@ -1,0 +1,167 @@
+"""Posting to the shards over RabbitMQ: persistent, mandatory, confirmed, a bounded window of batches on their way.
+
+The next batch does not wait for the confirm of the one before (that would cost a round trip each). What is not confirmed
+when the connection breaks is published again, in order, before anything newer; a batch the broker had taken then comes
+twice, and brokerd's dedupe drops it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from brokerd.links.amqp_frames import ChannelSink
+from brokerd.links.amqp_link import RabbitLink, Wire
+from brokerd.links.amqp_marshal import header_table, post_content, publish_method
+from brokerd.links.amqp_topology import Topology
+from brokerd.links.amqp_window import OpenPost, Window
+from brokerd.ports import LinkDown, PostRefused
+
+UNCONFIRMED_POSTS_MAX: Final = 256
+UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
+REASON_CHARS_MAX: Final = 500
+
+
+@dataclass(slots=True)
+class InboundCounts:
+    """What was posted since the start."""
+
+    publishes: int = 0
+    publish_bytes: int = 0
+    republishes: int = 0
+    confirms: int = 0
+    nacks: int = 0
+    returned: int = 0
+    refused_down: int = 0
+    strange_confirms: int = 0
+
+
+class RabbitInbound(ChannelSink):
+    """The port Inbound on a link, and the way to the dead letters. Declares the shards' queues at every connect.
+
+    At most `posts_max` batches and about `bytes_max` bytes are unconfirmed; at that bound `is_ready` is False.
+    """
+
+    def __init__(
+        self,
+        link: RabbitLink,
+        shards: int,
+        topology: Topology,
+        *,
+        posts_max: int = UNCONFIRMED_POSTS_MAX,
+        bytes_max: int = UNCONFIRMED_BYTES_MAX,
+    ) -> None:
+        self._link, self._shards, self._topology = link, shards, topology
+        self._queues = [topology.shard_queue(shard) for shard in range(shards)]
+        self._window = Window(posts_max, bytes_max)
+        self._counts = InboundCounts()
+        self._wire: Wire | None = None
+        self._channel = 0
+        self._methods: dict[str, bytes] = {}
+        link.join(self)
+
+    def __str__(self) -> str:
+        return "inbound"
+
+    # --- the port
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a post would be taken now: connected, no alarm, room in the window."""
+        wire = self._wire
+        return wire is not None and not wire.tap.is_blocked and not self._window.is_full
+
+    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+        """Begin to post; see the port. Raises LinkDown when `is_ready` is False."""
+        return self._post(self._queues[shard], b"", batch)
+
+    def bury(self, shard: int, batch: bytes, reason: str) -> asyncio.Future[None]:
+        """Put a batch into the dead letters, with its reason and shard as headers. Fails and raises as `post`."""
+        headers = header_table({"reason": reason[:REASON_CHARS_MAX], "shard": shard})
+        return self._post(self._topology.dead, headers, batch)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters, and what is unconfirmed now."""
+        return asdict(self._counts) | {
+            "unconfirmed": self._window.open_posts,
+            "unconfirmed_bytes": self._window.open_bytes,
+            "is_ready": int(self.is_ready),
+        }
+
+    # --- publishing
+
+    def _post(self, queue: str, headers: bytes, batch: bytes) -> asyncio.Future[None]:
+        wire = self._wire
+        if wire is None or not self.is_ready:
+            self._counts.refused_down += 1
+            raise LinkDown("RabbitMQ: " + self._why_not())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        post = OpenPost(queue, headers, batch, done)
+        self._publish(wire, self._window.add(post), post)
+        return done
+
+    def _publish(self, wire: Wire, tag: int, post: OpenPost) -> None:
+        method = self._methods.get(post.queue)
+        if method is None:
+            method = self._methods[post.queue] = publish_method(self._channel, post.queue)
+        self._counts.publishes += 1
+        self._counts.publish_bytes += len(post.body)
+        content = post_content(self._channel, tag, post.body, wire.frame_bytes_max, post.headers)
+        wire.tap.write([method, *content])
+
+    def _why_not(self) -> str:
+        if self._wire is None:
+            return "not connected"
+        return "blocked by an alarm" if self._wire.tap.is_blocked else "too much unconfirmed"
+
+    # --- a member of the link
+
+    async def attach(self, wire: Wire) -> None:
+        channel = await wire.open_channel(self, confirms=True)
+        for shard in range(self._shards):
+            await self._topology.declare_shard(channel, shard)
+        await self._topology.declare_dead(channel)
+        self._channel = channel.number
+        self._methods = {}
+        wire.tap.listen(channel.number, self)
+        self._wire = wire
+        for tag, post in self._window.renumber():
+            self._counts.republishes += 1
+            self._publish(wire, tag, post)
+
+    def detach(self) -> None:
+        self._wire = None
+
+    def end(self) -> None:
+        for post in self._window.clear():
+            post.end(LinkDown("RabbitMQ: the link was closed"))
+
+    # --- what the broker says
+
+    def acked(self, tag: int, multiple: bool) -> None:
+        if self._wire is None:
+            return
+        settled = self._window.settle(tag, multiple)
+        self._counts.confirms += len(settled)
+        self._counts.strange_confirms += not settled
+        for post in settled:
+            post.end(PostRefused(post.refusal) if post.refusal else None)
+
+    def nacked(self, tag: int, multiple: bool) -> None:
+        if self._wire is None:
+            return
+        settled = self._window.settle(tag, multiple)
+        self._counts.nacks += len(settled)
+        for post in settled:
+            post.end(PostRefused(post.refusal or "not taken by the broker"))
+
+    def returned(self, queue: str, message_id: bytes, reason: str) -> None:
+        """No such queue: somebody deleted it. The post is refused, and the queue is declared again."""
+        self._counts.returned += 1
+        post = self._window.find(int(message_id, 16)) if message_id else None
+        if post is not None:
+            post.refusal = f"{queue}: {reason}"
+
+    def closed(self, reason: str) -> None:
+        self._link.attach_again(self)
