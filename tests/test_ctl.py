@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,13 +104,6 @@ def _prove(accounts: FileAccounts, scheme: Scheme, user: str, secret: str) -> Id
         return asyncio.run(accounts.prove(scheme, user, secret, "127.0.0.1:1"))
     except LoginRefused as refusal:
         return refusal.code
-
-
-@pytest.fixture
-def accounts(shell: Shell) -> Iterator[FileAccounts]:
-    made = open_accounts(shell.config)
-    yield made
-    made.close()
 
 
 def test_a_user_who_was_added_can_log_in_and_be_sent_to(stored: Shell) -> None:
@@ -252,7 +245,7 @@ def test_keys_are_rotated_step_by_step(shell: Shell) -> None:
 
 def test_a_public_key_of_somebody_else_verifies_and_can_not_mint(shell: Shell, tmp_path: Path) -> None:
     shell.out("keys", "init", "--kid", "ours")
-    public = json.loads(json.dumps(_table(shell, "ours")))["public"]
+    public = _table(shell, "ours")["public"]
     (tmp_path / "their.pem").write_text(public)
     shell.out("keys", "add", "--kid", "theirs", "--public", str(tmp_path / "their.pem"))
     assert "only verifies" in shell.refused("keys", "activate", "theirs")
@@ -265,8 +258,6 @@ def test_a_public_key_of_somebody_else_verifies_and_can_not_mint(shell: Shell, t
 
 
 def _table(shell: Shell, kid: str) -> dict[str, str]:
-    import tomllib
-
     table = tomllib.loads(shell.config.keys_file.read_text())["keys"][kid]
     assert isinstance(table, dict)
     return table
