@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from protocol.client_bell import Bell
+
 
 class ManualClock:
     """protocol.client_link.Clock. `slept` is every wait between two connections."""
@@ -14,6 +16,7 @@ class ManualClock:
         self.slept: list[float] = []
         self.timers: list[asyncio.TimerHandle] = []
         self.on_sleep: Callable[[], object] | None = None
+        self._bell = Bell()
 
     def now_s(self) -> float:
         return self.now
@@ -28,7 +31,14 @@ class ManualClock:
     def call_later(self, wait_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(self.now + wait_s, call, (), asyncio.get_running_loop())
         self.timers.append(timer)
+        self._bell.ring()
         return timer
+
+    async def until_timer(self, wait_s: float) -> None:
+        """Until somebody waits for so long."""
+        async with asyncio.timeout(10):
+            while wait_s not in self.waiting():
+                await self._bell.wait()
 
     def waiting(self) -> list[float]:
         """How long until each timer that was not cancelled."""

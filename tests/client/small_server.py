@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from picows import (
     WSFrame,
@@ -324,8 +325,8 @@ class _Tcp(asyncio.Protocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._session = SmallSession(self._server, transport.write, transport.close, True)
+        stream = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
+        self._session = SmallSession(self._server, stream.write, stream.close, True)
 
     def data_received(self, data: bytes) -> None:
         self._session.receive(data)

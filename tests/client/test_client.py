@@ -110,10 +110,14 @@ async def test_messages_are_acknowledged_when_the_next_is_asked_for_and_in_one_a
 
 async def test_a_message_whose_loop_body_failed_comes_again(make_client: MakeClient, server: SmallServer) -> None:
     server.deliver("ann", b"poison")
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail_on_it() -> None:
         async with make_client() as ann:
             async for _ in ann:
                 raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_on_it()
     async with make_client() as ann:
         (message,) = await take(ann, 1)
     assert isinstance(message, Deliver)

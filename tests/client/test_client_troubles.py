@@ -196,8 +196,7 @@ async def test_busy_is_tried_again_under_a_new_cid_after_its_time_and_the_order_
         futures = [ann.post("bob", text) for text in TEXTS[:3]]
         await ann.wait_connected()
         await server.until(lambda: len(server.of(Send)) == 3)
-        while 1.5 not in clock.waiting():
-            await asyncio.sleep(0)
+        await clock.until_timer(1.5)
         futures.append(ann.post("bob", TEXTS[3]))
         await asyncio.sleep(0)
         assert len(server.of(Send)) == 3, "nothing leaves while the server is busy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -126,7 +127,7 @@ def test_a_loss_is_told_once_and_so_is_the_return() -> None:
     first = Reconnecting(0.3, 1.0, 1, None, "the server closed the connection")
     second = first._replace(tries=2)
     steps = [Connecting(), ONLINE, first, Connecting(), second, Connecting(), ONLINE]
-    told = [texts(view.link_lines(before, after)) for before, after in zip(steps, steps[1:], strict=False)]
+    told = [texts(view.link_lines(before, after)) for before, after in pairwise(steps)]
     assert told == [["* online"], ["* offline: the server closed the connection"], [], [], [], ["* online"]]
 
 
