@@ -152,3 +152,14 @@ async def test_seats_are_raw_in_an_append_and_living_in_the_register(store: Redi
     [answer] = await store.append([Append("user1", [entry(1)])], NOW)
     assert sorted(answer.seats) == [stale, live]
     assert await store.seats(["user1"]) == [[live]]
+
+
+async def test_when_all_is_settled_or_buried_no_ack_looks_for_receipts(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    await store.append([Append("user1", [entry(cid, flags=Flag.RECEIPT) for cid in range(1, 6)])], NOW)
+    await store.bury("user1", [2, 5], 402, NOW)
+    await store.acknowledge([Ack("user1", "phone", 5, 0)], NOW)
+    assert redis_server.command("HGET", "u:{user1}:m", "w") == b"$1\r\n3\r\n"
+    await store.acknowledge([Ack("user1", "phone", 5, 4)], NOW)
+    assert redis_server.command("HMGET", "u:{user1}:m", "w", "f") == b"*2\r\n$1\r\n0\r\n$1\r\n5\r\n"

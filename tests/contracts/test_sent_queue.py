@@ -234,6 +234,13 @@ async def test_a_device_that_stayed_away_for_the_retention_holds_nothing_back(bo
     assert await ack(bob, "phone", 2) == [], "it is unknown now"
 
 
+async def test_a_device_that_comes_back_after_the_retention_goes_on_where_it_was(bob: SentQueue) -> None:
+    await save(bob, letters(1, 3))
+    await ack(bob, "phone", 1)
+    opened = await bob.open("bob", "phone", GEN, NOW + int(RETENTION_S * 1000) + 1)
+    assert opened == (1, 3, GEN, 1)
+
+
 # --- receipts
 
 
@@ -376,6 +383,13 @@ async def test_a_message_that_every_device_has_does_not_expire(bob: SentQueue) -
     await save(bob, letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT))
     assert len(await ack(bob, "phone", 1)) == 1
     assert [item.seq for item in await bob.expired("bob", NOW + 1, 10)] == [2], "1 is delivered, though not settled"
+
+
+async def test_a_message_whose_receipt_is_on_its_way_does_not_expire_meanwhile(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, [letter(1, expires_ms=NOW + 1), letter(2, expires_ms=NOW + 1, flags=Flag.RECEIPT)])
+    assert [item.seq for item in await ack(bob, "phone", 2)] == [2]
+    assert [item.seq for item in await bob.expired("bob", NOW + 1, 10)] == [1], "burying 2 would lose its receipt"
 
 
 async def test_a_message_that_was_delivered_to_one_device_is_not_told_expired_as_well(bob: SentQueue) -> None:
