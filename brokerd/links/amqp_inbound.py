@@ -11,6 +11,8 @@ import asyncio
 from dataclasses import asdict, dataclass
 from typing import Final
 
+import structlog
+
 from brokerd.links.amqp_frames import ChannelSink
 from brokerd.links.amqp_link import RabbitLink, Wire
 from brokerd.links.amqp_marshal import header_table, post_content, publish_method
@@ -21,6 +23,8 @@ from brokerd.ports import LinkDown, PostRefused
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
 REASON_CHARS_MAX: Final = 500
+
+_log = structlog.get_logger("brokerd.amqp")
 
 
 @dataclass(slots=True)
@@ -37,7 +41,7 @@ class InboundCounts:
     strange_confirms: int = 0
 
 
-class RabbitInbound(ChannelSink):
+class RabbitInbound:
     """The port Inbound on a link, and the way to the dead letters. Declares the shards' queues at every connect.
 
     At most `posts_max` batches and about `bytes_max` bytes are unconfirmed; at that bound `is_ready` is False.
@@ -57,7 +61,7 @@ class RabbitInbound(ChannelSink):
         self._window = Window(posts_max, bytes_max)
         self._counts = InboundCounts()
         self._wire: Wire | None = None
-        self._channel = 0
+        self._channel = _PostChannel(self, 0)
         self._methods: dict[str, bytes] = {}
         link.join(self)
 
@@ -104,10 +108,10 @@ class RabbitInbound(ChannelSink):
     def _publish(self, wire: Wire, tag: int, post: OpenPost) -> None:
         method = self._methods.get(post.queue)
         if method is None:
-            method = self._methods[post.queue] = publish_method(self._channel, post.queue)
+            method = self._methods[post.queue] = publish_method(self._channel.number, post.queue)
         self._counts.publishes += 1
         self._counts.publish_bytes += len(post.body)
-        content = post_content(self._channel, tag, post.body, wire.frame_bytes_max, post.headers)
+        content = post_content(self._channel.number, tag, post.body, wire.frame_bytes_max, post.headers)
         wire.tap.write([method, *content])
 
     def _why_not(self) -> str:
@@ -122,9 +126,9 @@ class RabbitInbound(ChannelSink):
         for shard in range(self._shards):
             await self._topology.declare_shard(channel, shard)
         await self._topology.declare_dead(channel)
-        self._channel = channel.number
+        self._channel = _PostChannel(self, channel.number)
         self._methods = {}
-        wire.tap.listen(channel.number, self)
+        wire.tap.listen(channel.number, self._channel)
         self._wire = wire
         for tag, post in self._window.renumber():
             self._counts.republishes += 1
@@ -132,6 +136,7 @@ class RabbitInbound(ChannelSink):
 
     def detach(self) -> None:
         self._wire = None
+        self._channel.is_open = False
 
     def end(self) -> None:
         for post in self._window.clear():
@@ -139,29 +144,58 @@ class RabbitInbound(ChannelSink):
 
     # --- what the broker says
 
-    def acked(self, tag: int, multiple: bool) -> None:
-        if self._wire is None:
-            return
+    def confirmed(self, tag: int, multiple: bool) -> None:
+        """The broker is through with these posts: they are durable, but for those it sent back before."""
         settled = self._window.settle(tag, multiple)
         self._counts.confirms += len(settled)
         self._counts.strange_confirms += not settled
+        is_queue_gone = False
         for post in settled:
             post.end(PostRefused(post.refusal) if post.refusal else None)
+            is_queue_gone = is_queue_gone or bool(post.refusal)
+        if is_queue_gone:
+            self._link.attach_again(self)  # declares it; what is still open is posted again behind that
 
-    def nacked(self, tag: int, multiple: bool) -> None:
-        if self._wire is None:
-            return
+    def refused(self, tag: int, multiple: bool) -> None:
+        """The broker did not take these posts."""
         settled = self._window.settle(tag, multiple)
         self._counts.nacks += len(settled)
         for post in settled:
             post.end(PostRefused(post.refusal or "not taken by the broker"))
 
-    def returned(self, queue: str, message_id: bytes, reason: str) -> None:
-        """No such queue: somebody deleted it. The post is refused, and the queue is declared again."""
+    def sent_back(self, queue: str, message_id: bytes, reason: str) -> None:
+        """There is no such queue: somebody deleted it. The confirm of this post still comes, and refuses it."""
         self._counts.returned += 1
         post = self._window.find(int(message_id, 16)) if message_id else None
         if post is not None:
             post.refusal = f"{queue}: {reason}"
 
-    def closed(self, reason: str) -> None:
+    def channel_closed(self, reason: str) -> None:
+        """Set up a new one."""
+        _log.warning("amqp_channel_closed", member=str(self), reason=reason)
         self._link.attach_again(self)
+
+
+class _PostChannel(ChannelSink):
+    """One channel in confirm mode. Its tags mean nothing on the next one, so what comes late is dropped."""
+
+    def __init__(self, inbound: RabbitInbound, number: int) -> None:
+        self.number = number
+        self.is_open = True
+        self._inbound = inbound
+
+    def acked(self, tag: int, multiple: bool) -> None:
+        if self.is_open:
+            self._inbound.confirmed(tag, multiple)
+
+    def nacked(self, tag: int, multiple: bool) -> None:
+        if self.is_open:
+            self._inbound.refused(tag, multiple)
+
+    def returned(self, queue: str, message_id: bytes, reason: str) -> None:
+        if self.is_open:
+            self._inbound.sent_back(queue, message_id, reason)
+
+    def closed(self, reason: str) -> None:
+        if self.is_open:
+            self._inbound.channel_closed(reason)

@@ -117,7 +117,7 @@ class RabbitLink:
         self._has_ended = False
         self._waiters: list[asyncio.Future[None]] = []
         self._counts = LinkCounts()
-        for logger in ("aiormq", "aiormq.connection", "aiormq.channel"):
+        for logger in ("aiormq.connection", "aiormq.channel"):
             # at DEBUG it formats every frame; what it says above that, this link says with its name
             logging.getLogger(logger).setLevel(logging.CRITICAL)
 
