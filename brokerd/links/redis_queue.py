@@ -12,6 +12,9 @@ The keys of one user share a hash tag. Names are safe in keys (protocol/names.py
     sweep        zset   user → when something of it may expire (ms)
 
 A reply means: fsynced with `appendfsync always`, and within about a second with `everysec`.
+
+Measured (100 users x 5 entries of 150 bytes a call, loopback, Redis 7.0), CPU per entry: 2.5 µs here, 6.5 µs in Redis;
+about 1 µs of a script's 31 is each redis.call, 9 are the EVALSHA itself and its arguments, 7 the append-only file.
 """
 
 from __future__ import annotations
