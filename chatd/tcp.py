@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chatd.census import Stay
 from chatd.ports import Door, Endpoint
 from protocol.errors import Code
 
@@ -110,7 +111,7 @@ class Flow:
 class TcpWire(asyncio.BufferedProtocol):
     """A Wire on a TCP or TLS transport that is already connected."""
 
-    __slots__ = ("_deadline", "_discarded", "_endpoint", "_is_over", "_leave", "_limits", "_reason", "_transport", "_view", "flow")  # fmt: skip
+    __slots__ = ("_deadline", "_discarded", "_endpoint", "_is_over", "_limits", "_reason", "_stay", "_transport", "_view", "flow")  # fmt: skip
 
     def __init__(
         self,
@@ -118,13 +119,13 @@ class TcpWire(asyncio.BufferedProtocol):
         door: Door,
         view: memoryview,
         limits: TransportLimits,
-        leave: Callable[[], None],
+        stay: Stay,
     ) -> None:
-        """`view` is the loop's shared buffer; `leave` is called once, when the connection is gone."""
+        """`view` is the loop's shared buffer; `stay` is ended when the connection is gone."""
         self._transport = transport
         self._view = view
         self._limits = limits
-        self._leave = leave
+        self._stay = stay
         self._is_over = False  # closing, cut or lost: nothing is given to the endpoint but lost()
         self._reason = ""
         self._discarded = 0
@@ -208,7 +209,7 @@ class TcpWire(asyncio.BufferedProtocol):
         self.flow.end()
         if self._deadline is not None:
             self._deadline.cancel()
-        self._leave()
+        self._stay.end()
         if self._endpoint is not None:
             self._endpoint.lost(self._reason or (str(exc) if exc else "the peer closed"))
 
