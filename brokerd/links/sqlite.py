@@ -1,6 +1,6 @@
 """The sent_queue of one process alone: one SQLite file, fsynced in groups by a thread of its own.
 
-Measured: see SqliteSentQueue. The parts: sqlite_schema (tables, statements), sqlite_state and sqlite_ledger (cache and
+The parts: sqlite_schema (tables, statements), sqlite_state and sqlite_ledger (cache and
 transaction), sqlite_moves and sqlite_upkeep (what the calls do), sqlite_writer (thread, group commit).
 """
 
@@ -34,6 +34,10 @@ class SqliteSentQueue:
 
     register: asked for seats by `append`, after the commit; None (chatctl): appends answer without seats.
     count_max, bytes_max: bounds of one user's queue. retention_s: how long a device that stays away holds entries back.
+
+    Measured (2 cores, a virtual SSD; appended and then acknowledged, 150 B, 100 users x 5 entries a batch, one batch in
+    flight, the caller included): 94,000 to 129,000 messages a second, 7 to 9 µs of CPU each, an append 2.4 to 3.6 ms at
+    the median and 8 ms at the 99th percentile; 65,000 to 101,000 when every message asks for a receipt.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class SqliteSentQueue:
 
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """Move cursors, trim, and give what is owed (at most moves.OWED_MAX entries for one ack)."""
-        return await self._writer.call(partial(moves.acknowledge, acks=acks))
+        return await self._writer.call(partial(moves.acknowledge, acks=acks, now_ms=now_ms))
 
     async def open(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Opened:
         """Make user and device known; forget the devices that stayed away for too long."""

@@ -16,11 +16,13 @@ from protocol.wire import Flag, Type
 
 DAY_MS: Final = 24 * 3600 * 1000
 OWED_MAX: Final = 256  # entries in one Acked; the next Ack brings more
+OWED_BYTES_MAX: Final = 1024 * 1024  # and of their bodies, but for the last
+SEEN_AGAIN_MS: Final = DAY_MS  # an ack renews its device's last login, at most once in this time
 RECEIPT_SHARE: Final = 2  # receipts may fill the queue to this many times its bounds: a bounce must not be bounced
-_DELIVER: Final = int(Type.DELIVER)
+DELIVER: Final = int(Type.DELIVER)
 _RECEIPT: Final = int(Type.RECEIPT)
 _COPIES: Final = frozenset((int(Type.SENT), int(Type.READ_SYNC)))  # for the user's other devices
-_ASKS: Final = int(Flag.RECEIPT)
+ASKS: Final = int(Flag.RECEIPT)
 
 
 class Bounds(NamedTuple):
@@ -76,7 +78,7 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
     origin.high = cid
     state.bytes = bytes_after
     state.head = seq = state.head + 1
-    if type_ == _DELIVER and flags & _ASKS:
+    if type_ == DELIVER and flags & ASKS:
         state.asked = seq
     if expires_ms and (not state.due_ms or expires_ms < state.due_ms):
         ledger.set_due(state, expires_ms)
@@ -84,23 +86,24 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
     return seq
 
 
-def acknowledge(ledger: Ledger, acks: Sequence[Ack]) -> list[Acked]:
-    """See SentQueue.acknowledge."""
-    return [Acked(_acknowledge(ledger, ack)) for ack in acks]
+def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
+    """See SentQueue.acknowledge. With the device "" no cursor moves: it asks what is owed, or settles it."""
+    return [Acked(_acknowledge(ledger, ack, now_ms)) for ack in acks]
 
 
-def _acknowledge(ledger: Ledger, ack: Ack) -> Sequence[Owed]:
+def _acknowledge(ledger: Ledger, ack: Ack, now_ms: int) -> Sequence[Owed]:
     state = ledger.state(ack.user)
-    place = state.devices.get(ack.device) if state is not None else None
-    if state is None or place is None:
+    if state is None:
         return ()
-    cursor = min(ack.seq, state.head)
-    if cursor > place.cursor:
-        place.cursor = cursor
-        ledger.device_changed(state, ack.device)
-    delivered = max(state.delivered, min(ack.settled, place.cursor))
-    owed = _owed(ledger, state, delivered, place.cursor)
-    delivered = owed[0].seq - 1 if owed else max(delivered, place.cursor)
+    if ack.device:
+        place = state.devices.get(ack.device)
+        if place is None:
+            return ()
+        _advance(ledger, state, ack, place, now_ms)
+    furthest = state.furthest_cursor()
+    delivered = max(state.delivered, min(ack.settled, furthest))
+    owed = _owed(ledger, state, delivered, furthest)
+    delivered = owed[0].seq - 1 if owed else max(delivered, furthest)
     if delivered != state.delivered:
         state.delivered = delivered
         ledger.moved(state)
@@ -108,15 +111,33 @@ def _acknowledge(ledger: Ledger, ack: Ack) -> Sequence[Owed]:
     return owed
 
 
-def _owed(ledger: Ledger, state: UserState, delivered: int, cursor: int) -> list[Owed]:
-    """Entries of (delivered, cursor] whose sender asked for a receipt."""
-    upto = min(cursor, state.asked)
+def _advance(ledger: Ledger, state: UserState, ack: Ack, place: Device, now_ms: int) -> None:
+    """Move the cursor. A session may live for longer than the retention: its acks keep the device known."""
+    cursor = min(ack.seq, state.head)
+    if cursor > place.cursor:
+        place.cursor = cursor
+        ledger.device_changed(state, ack.device)
+    if now_ms - place.seen_ms > SEEN_AGAIN_MS:
+        place.seen_ms = now_ms
+        ledger.device_changed(state, ack.device)
+
+
+def _owed(ledger: Ledger, state: UserState, delivered: int, furthest: int) -> list[Owed]:
+    """Entries of (delivered, furthest] whose sender asked for a receipt."""
+    upto = min(furthest, state.asked)
+    owed: list[Owed] = []
     if upto <= delivered:
-        return []
+        return owed
     if ledger.entry_rows:
         ledger.flush()
-    rows = ledger.connection.execute(sql.ENTRIES_OWED, (state.uid, delivered, upto, _DELIVER, _ASKS, OWED_MAX))
-    return [Owed(*row) for row in rows]
+    room = OWED_BYTES_MAX
+    rows = ledger.connection.execute(sql.ENTRIES_OWED, (state.uid, delivered, upto, DELIVER, ASKS, OWED_MAX))
+    for row in rows:
+        owed.append(Owed(*row))
+        room -= len(owed[-1].body)
+        if room <= 0:
+            break
+    return owed
 
 
 def open_device(ledger: Ledger, user: str, device: str, generation: bytes, retention_ms: int, now_ms: int) -> Opened:

@@ -91,15 +91,19 @@ ENTRIES_OWED: Final = (
     "SELECT seq, flags, body FROM entries WHERE uid = ? AND seq > ? AND seq <= ? AND type = ? AND flags & ? "
     "ORDER BY seq LIMIT ?"
 )  # fmt: skip
+# What asked for a receipt and was delivered to a device: told (seq <= :delivered) it comes without the RECEIPT flag, to be
+# buried in silence; owed (up to :top) it does not come, for burying it would lose its DELIVERED.
 ENTRIES_EXPIRED: Final = (
-    "SELECT seq, flags, body FROM entries WHERE uid = ? AND seq > ? AND type > 0 AND expires_ms BETWEEN 1 AND ? "
-    "ORDER BY seq LIMIT ?"
-)  # fmt: skip
+    "SELECT seq, CASE WHEN type = :deliver AND seq <= :delivered THEN flags & ~:asks ELSE flags END, body FROM entries "
+    "WHERE uid = :uid AND type > 0 AND expires_ms BETWEEN 1 AND :now_ms AND NOT (type = :deliver AND (seq <= :slowest "
+    "OR (flags & :asks AND seq > :delivered AND seq <= :top))) ORDER BY seq LIMIT :count_max"
+)
 ENTRY_SIZE: Final = "SELECT LENGTH(body) FROM entries WHERE uid = ? AND seq = ? AND type > 0"
 ENTRY_BURY: Final = "UPDATE entries SET type = 0, flags = 0, body = ? WHERE uid = ? AND seq = ?"
 ENTRY_FIRST_LIVE: Final = "SELECT seq FROM entries WHERE uid = ? AND seq > ? AND type > 0 ORDER BY seq LIMIT 1"
 ENTRIES_NEXT_DUE: Final = (
-    "SELECT COALESCE(MIN(expires_ms), 0) FROM entries WHERE uid = ? AND seq > ? AND type > 0 AND expires_ms > 0"
+    "SELECT COALESCE(MIN(expires_ms), 0) FROM entries WHERE uid = ? AND type > 0 AND expires_ms > 0 "
+    "AND NOT (type = ? AND seq <= ?)"
 )  # fmt: skip
 
 

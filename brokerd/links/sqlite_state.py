@@ -92,3 +92,7 @@ class UserState:
         if not self.devices:
             return self.floor
         return min([device.cursor for device in self.devices.values()])
+
+    def furthest_cursor(self) -> int:
+        """What at least one known device acknowledged."""
+        return max([device.cursor for device in self.devices.values()], default=self.floor)

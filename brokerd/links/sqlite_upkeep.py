@@ -7,7 +7,7 @@ from typing import Final
 
 from brokerd.links import sqlite_schema as sql
 from brokerd.links.sqlite_ledger import Ledger
-from brokerd.links.sqlite_moves import DAY_MS
+from brokerd.links.sqlite_moves import ASKS, DAY_MS, DELIVER
 from brokerd.ports import Owed, QueueStatus
 
 DEDUPE_DAYS: Final = 60  # twice the longest a client may keep an unanswered message under its old cid
@@ -19,7 +19,10 @@ def expired(ledger: Ledger, user: str, now_ms: int, count_max: int) -> list[Owed
     state = ledger.state(user)
     if state is None:
         return []
-    values = (state.uid, state.slowest_cursor(), now_ms, count_max)
+    values = {
+        "uid": state.uid, "now_ms": now_ms, "count_max": count_max, "deliver": DELIVER, "asks": ASKS,
+        "delivered": state.delivered, "slowest": state.slowest_cursor(), "top": state.furthest_cursor(),
+    }  # fmt: skip
     return [Owed(*row) for row in ledger.connection.execute(sql.ENTRIES_EXPIRED, values)]
 
 
@@ -38,7 +41,7 @@ def bury(ledger: Ledger, user: str, seqs: Sequence[int], reason: int) -> None:
     ledger.moved(state)
     first = run(sql.ENTRY_FIRST_LIVE, (state.uid, state.floor)).fetchone()
     ledger.trim(state, first[0] - 1 if first is not None else state.head)
-    ledger.set_due(state, ledger.one(sql.ENTRIES_NEXT_DUE, (state.uid, state.slowest_cursor())))
+    ledger.set_due(state, ledger.one(sql.ENTRIES_NEXT_DUE, (state.uid, DELIVER, state.slowest_cursor())))
 
 
 def due(ledger: Ledger, now_ms: int, count_max: int) -> list[str]:
@@ -48,10 +51,10 @@ def due(ledger: Ledger, now_ms: int, count_max: int) -> list[str]:
 
 
 def note_trouble(ledger: Ledger, user: str, device: str, reason: int, at_ms: int) -> None:
-    """See SentQueue.note_trouble. Of a device that is not known: ignored."""
+    """See SentQueue.note_trouble. Of a device that is not known: ignored. One stop told twice counts once."""
     state = ledger.state(user)
     place = state.devices.get(device) if state is not None else None
-    if state is None or place is None:
+    if state is None or place is None or (place.attempts and place.trouble_ms == at_ms):
         return
     place.reason, place.trouble_ms = int(reason), at_ms
     place.attempts += 1
@@ -81,13 +84,13 @@ def has_user(ledger: Ledger, user: str) -> bool:
 
 
 def status(ledger: Ledger, user: str) -> QueueStatus | None:
-    """See SentQueue.status. A trouble reads `<reason> <times> <last, Unix ms>`."""
+    """See SentQueue.status. A trouble reads `<reason> <last, Unix ms> <times>`."""
     state = ledger.state(user)
     if state is None:
         return None
     cursors = {name: place.cursor for name, place in state.devices.items()}
     troubles = {
-        name: f"{place.reason} {place.attempts} {place.trouble_ms}"
+        name: f"{place.reason} {place.trouble_ms} {place.attempts}"
         for name, place in state.devices.items()
         if place.attempts
     }
