@@ -41,6 +41,18 @@ async def test_a_second_done_counts_nothing_twice() -> None:
     assert queue.statistics() == {"batches": 0, "bytes": 0}
 
 
+async def test_done_of_a_consumer_that_left_answers_nobody() -> None:
+    queue = MemoryQueue()
+    leaving, taken = queue.rival(), list[Delivery]()
+    await leaving.consume(0, taken.append)
+    posted = queue.post(0, b"x")
+    await turn()
+    leaving.close()
+    taken[0].done()
+    assert not posted.done()
+    assert queue.statistics() == {"batches": 1, "bytes": 1}
+
+
 @pytest.mark.parametrize("queue", [MemoryQueue(batches_max=2), MemoryQueue(bytes_max=20)], ids=["batches", "bytes"])
 async def test_at_its_bound_the_queue_takes_no_post_until_one_is_done(queue: MemoryQueue) -> None:
     taken: list[Delivery] = []

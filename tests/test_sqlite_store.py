@@ -337,6 +337,9 @@ async def test_more_users_and_senders_than_the_cache_holds_are_kept_apart(
                 for appended in await queue.append(appends, NOW_MS):
                     assert appended.results == [(cid - 1) * 5 + sender + 1, REPEAT]
         assert await queue.heads(users) == [10] * 8
+        cached = await queue._writer.call(lambda ledger: list(ledger._states.values()), writes=False)
+        assert len(cached) == 3
+        assert max(len(state.origins) for state in cached) <= 2
 
 
 async def test_old_dedupe_is_pruned_by_the_sweep_and_young_is_not(queue: SqliteSentQueue) -> None:
