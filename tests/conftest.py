@@ -9,6 +9,7 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.processes import Chatd
+from bench.rabbit_server import RabbitServer
 from bench.servers import RedisServer
 
 
@@ -16,6 +17,13 @@ from bench.servers import RedisServer
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A private Redis that fsyncs before it answers. Shared: a test wipes it first, and leaves it running."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A private RabbitMQ. Shared: a test takes queue names of its own, and leaves it running."""
+    with RabbitServer(tmp_path_factory.mktemp("rabbit")) as server:
         yield server
 
 

@@ -218,6 +218,7 @@ class RabbitLink:
     async def _hold(self, wire: Wire) -> None:
         """Attach whoever is due until the connection is lost."""
         self._due = {member: _Due(0.0) for member in self._members}
+        self._tell_waiters()
         while not wire.tap.is_lost and not self._is_closing:
             for member in [member for member, due in self._due.items() if due.at_s <= _now_s()]:
                 await self._attach(member, wire)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiormq.abc import AbstractChannel
 
 NODE_BYTES_MAX: Final = 64 * 1024 * 1024  # parcels that wait for one node; the oldest go, and are found by their seq
+_TILDE: Final = ("~", "/")  # aiormq refuses queue names with "~", and no node id has a "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class Topology:
 
     def node_queue(self, node: str) -> str:
         """The queue of parcels of a node."""
-        return f"{self.prefix}.node.{node}"
+        return f"{self.prefix}.node.{node.replace(*_TILDE)}"
 
     def node_of(self, queue: str) -> str:
         """The node of a node's queue."""
-        return queue.removeprefix(f"{self.prefix}.node.")
+        return queue.removeprefix(f"{self.prefix}.node.").replace(*reversed(_TILDE))
 
     async def declare_shard(self, channel: AbstractChannel, shard: int) -> None:
         """Durable; of all its consumers one gets everything, until it goes."""

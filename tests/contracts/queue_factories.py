@@ -5,12 +5,21 @@ A maker is an async context manager that yields Queues; when it leaves, all it m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple
+from uuid import uuid4
 
+import pytest
+
+from bench.rabbit_server import RabbitServer
+from brokerd.links.amqp import RabbitInbound, RabbitNodeInbox, RabbitNodes, RabbitShards, Topology
 from brokerd.links.memory import MemoryNodes, MemoryQueue
 from brokerd.ports import Inbound, NodeInbox, Nodes, Shards
+from tests.rabbit_links import READY_S_MAX, linked_rabbit
+
+SHARDS = 2
 
 
 class Queues(NamedTuple):
@@ -36,7 +45,7 @@ class _LeavingInbox:
 
 
 @asynccontextmanager
-async def memory_queues() -> AsyncIterator[Queues]:
+async def memory_queues(request: pytest.FixtureRequest) -> AsyncIterator[Queues]:
     """One process alone."""
     queue, nodes = MemoryQueue(), MemoryNodes()
 
@@ -56,4 +65,32 @@ async def memory_queues() -> AsyncIterator[Queues]:
     yield Queues(queue, queue, nodes, inbox, rival)
 
 
-FACTORIES: dict[str, Callable[[], AbstractAsyncContextManager[Queues]]] = {"memory": memory_queues}
+@asynccontextmanager
+async def rabbit_queues(request: pytest.FixtureRequest) -> AsyncIterator[Queues]:
+    """A real RabbitMQ, with queues of this test alone."""
+    server: RabbitServer = request.getfixturevalue("rabbit_server")
+    topology = Topology(f"test-{uuid4().hex}")
+
+    @asynccontextmanager
+    async def inbox() -> AsyncIterator[NodeInbox]:
+        async with linked_rabbit(server.url, "a node") as link:
+            yield RabbitNodeInbox(link, topology)
+
+    async with linked_rabbit(server.url, "out") as publishing, linked_rabbit(server.url, "in") as consuming:
+        inbound = RabbitInbound(publishing, SHARDS, topology)
+        nodes = RabbitNodes(publishing, topology)
+
+        @asynccontextmanager
+        async def rival() -> AsyncIterator[Shards]:
+            async with linked_rabbit(server.url, "a rival") as link:
+                yield RabbitShards(link, inbound, topology)
+
+        async with asyncio.timeout(READY_S_MAX):
+            await publishing.wait_ready()
+        yield Queues(inbound, RabbitShards(consuming, inbound, topology), nodes, inbox, rival)
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Queues]]] = {
+    "memory": memory_queues,
+    "rabbitmq": rabbit_queues,
+}

@@ -15,7 +15,7 @@ WAIT_S_MAX = 20.0
 
 @pytest.fixture(params=sorted(FACTORIES))
 async def queues(request: pytest.FixtureRequest) -> AsyncIterator[Queues]:
-    async with FACTORIES[request.param]() as made:
+    async with FACTORIES[request.param](request) as made:
         yield made
 
 
