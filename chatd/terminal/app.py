@@ -99,10 +99,8 @@ class App:
                 task.result()
 
     async def _listen(self) -> None:
-        client = self._conversation.client
-        async for message in client:
+        async for message in self._conversation.client:
             self._conversation.take(message)
-            client.ack(message)
             self._session.app.invalidate()
 
     async def _type(self) -> None:

@@ -59,7 +59,6 @@ class Pipe:
                 self._out.flush()
             else:
                 self._conversation.take(message)
-            self._client.ack(message)
 
     async def _send(self) -> None:
         lines: asyncio.Queue[str | None] = asyncio.Queue(LINES_MAX)

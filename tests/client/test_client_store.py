@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import protocol.client_store
-from protocol.client import Client, FileStore, MemoryStore, Refused, StoreBusy
+from protocol.client import Client, Connected, FileStore, MemoryStore, Refused, StoreBusy
 from protocol.client_store import Change, Kept
 from protocol.messages import Deliver, Read, Send
+from tests.client.manual_clock import ManualClock
 from tests.client.small_server import SmallServer
 
 MakeClient = Callable[..., Client]
@@ -73,6 +74,17 @@ def test_a_journal_torn_at_any_byte_gives_back_what_was_whole(tmp_path: Path) ->
     assert counts == {0, 1, 2, 3, 4}
 
 
+def test_what_is_kept_behind_a_torn_end_is_found_again(tmp_path: Path) -> None:
+    filled(tmp_path / "store")
+    with (tmp_path / "store").open("r+b") as file:
+        file.truncate((tmp_path / "store").stat().st_size - 3)
+    store = FileStore(tmp_path / "store")
+    store.load()
+    store.save(Change([Send(50, 0, "bob", b"later", None)], [], None))
+    store.close()
+    assert reopened(tmp_path / "store").unanswered[-1].ref == 50
+
+
 def test_zeroes_behind_the_end_are_cut_off(tmp_path: Path) -> None:
     filled(tmp_path / "store")
     with (tmp_path / "store").open("ab") as file:
@@ -101,6 +113,27 @@ def test_a_store_is_for_its_owners_eyes_and_for_one_client_at_a_time(tmp_path: P
     store.close()
     store.close()
     assert len(reopened(tmp_path / "store").unanswered) == 3
+
+
+@pytest.mark.parametrize("is_reachable", [True, False], ids=["while it logs in", "while nobody is there"])
+async def test_what_is_posted_offline_is_on_the_disk_after_the_turn_that_posted_it(
+    make_client: MakeClient, server: SmallServer, tmp_path: Path, clock: ManualClock, is_reachable: bool
+) -> None:
+    waits = asyncio.Event()
+    if not is_reachable:
+        await server.stop_tcp()
+    async with make_client(store=FileStore(tmp_path / "store")) as ann:
+        if not is_reachable:
+            clock.on_sleep = waits.set
+            await waits.wait()
+        ann.post("bob", b"written offline")
+        for _ in range(2):
+            await asyncio.sleep(0)
+            if b"written offline" in (tmp_path / "store").read_bytes():
+                break
+        else:
+            pytest.fail("two turns later it is not kept")
+        assert not isinstance(ann.state, Connected)
 
 
 async def test_what_was_posted_offline_leaves_in_the_next_run(

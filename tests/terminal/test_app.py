@@ -112,6 +112,17 @@ async def test_a_message_is_shown_acknowledged_and_read_when_we_talk_to_its_send
         assert term.chat.unread_count == 0
 
 
+async def test_what_the_one_we_talk_to_sends_is_read_at_once(server: SmallServer) -> None:
+    async with terminal(server) as term:
+        term.type("/to bob\r/who\r")
+        await term.until_shown("you talk to them")
+        server.deliver("ann", b"look", "bob", Flag.READ_RECEIPT)
+        await server.until(lambda: server.of(Read))
+    (read,) = server.of(Read)
+    assert isinstance(read, Read)
+    assert read.to == "bob"
+
+
 async def test_what_i_send_from_my_phone_is_shown(server: SmallServer) -> None:
     async with terminal(server) as term, Client(HOST, server.tcp_port, "ann", "phone", password="secret") as phone:
         await phone.wait_connected()
