@@ -9,7 +9,8 @@ from typing import Any, Final
 from aiormq.abc import AbstractChannel
 
 NODE_BYTES_MAX: Final = 64 * 1024 * 1024  # parcels that wait for one node; the oldest go, and are found by their seq
-_TILDE: Final = ("~", "/")  # aiormq refuses queue names with "~", and no node id has a "/"
+TILDE: Final = "~"  # may be in a node id, but aiormq refuses it in a queue name
+TILDE_QUEUED: Final = "/"  # cannot be in a node id
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,11 @@ class Topology:
 
     def node_queue(self, node: str) -> str:
         """The queue of parcels of a node."""
-        return f"{self.prefix}.node.{node.replace(*_TILDE)}"
+        return f"{self.prefix}.node.{node.replace(TILDE, TILDE_QUEUED)}"
 
     def node_of(self, queue: str) -> str:
         """The node of a node's queue."""
-        return queue.removeprefix(f"{self.prefix}.node.").replace(*reversed(_TILDE))
+        return queue.removeprefix(f"{self.prefix}.node.").replace(TILDE_QUEUED, TILDE)
 
     async def declare_shard(self, channel: AbstractChannel, shard: int) -> None:
         """Durable; of all its consumers one gets everything, until it goes."""
