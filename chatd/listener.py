@@ -10,7 +10,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +26,10 @@ from chatd.web.guard import MessageLimits
 from chatd.web.handshake import Admission
 from chatd.web.http import HttpConnection, HttpLimits, HttpService
 from chatd.web.websocket import WebSocketDoor
-from protocol.wire import HEAD_BYTES, Limits
+from protocol.wire import BODY_BYTES_HARD_MAX, HEAD_BYTES, Limits
 
 TLS_HANDSHAKE_S_MAX = 10.0
 BACKLOG = 1024
-FRAMES_IN_A_MESSAGE = 2  # of the longest kind; a WebSocket message holds as many
 
 _log = structlog.get_logger("chatd.listener")
 _Serve = Callable[[asyncio.Transport, Stay], TcpWire | HttpConnection]
@@ -70,9 +68,8 @@ class ListenerConfig:
         return self.http_limits or HttpLimits(body_bytes_max=body_bytes_max_for(self.limits.body_bytes_max))
 
     def message_limits_or_default(self) -> MessageLimits:
-        """What a WebSocket message may hold."""
-        frame_bytes_max = HEAD_BYTES + self.limits.body_bytes_max
-        return self.message_limits or MessageLimits(message_bytes_max=FRAMES_IN_A_MESSAGE * frame_bytes_max)
+        """What a WebSocket message may hold: a frame over the negotiated limit is still answered TOO_LARGE (SPEC §12)."""
+        return self.message_limits or MessageLimits(message_bytes_max=HEAD_BYTES + BODY_BYTES_HARD_MAX)
 
 
 def server_tls(cert: Path, key: Path) -> ssl.SSLContext:
@@ -94,7 +91,7 @@ class _Opened:
 
 
 class Listeners:
-    """The open ports of one chatd. Enter it in the task that owns the process: its request tasks live inside."""
+    """The open ports of one chatd, and the tasks that answer its HTTP requests: none outlives the `async with`."""
 
     def __init__(self, config: ListenerConfig, door: Door, accounts: Accounts, back_office: BackOffice) -> None:
         self._config = config
@@ -110,9 +107,8 @@ class Listeners:
         self.census = Census(config.connections_max, config.connections_per_address_max)
         self._tcp = _Opened()
         self._http = _Opened()
-        self._tasks = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._view = shared_buffer()
-        self._stack = AsyncExitStack()
 
     @property
     def tcp_ports(self) -> list[int]:
@@ -127,16 +123,14 @@ class Listeners:
     async def __aenter__(self) -> Self:
         """Bind and accept. Raises OSError (the address is in use, …) and leaves nothing open then."""
         try:
-            await self._stack.enter_async_context(self._tasks)
-            self._stack.callback(self._tcp.close)
-            self._stack.callback(self._http.close)
             for place in self._config.tcp:
                 await self._open(place, self._tcp, self._serve_tcp)
             service = self._http_service()
             for place in self._config.http:
                 await self._open(place, self._http, lambda transport, stay: HttpConnection(transport, service, stay))
         except BaseException:
-            await self._stack.aclose()
+            self._tcp.close()
+            self._http.close()
             raise
         _log.info("listening", tcp=self.tcp_ports, http=self.http_ports)
         return self
@@ -159,7 +153,10 @@ class Listeners:
         for guest in self.census.guests:
             guest.abort("the server stops")
         await self._wait_empty(self._config.end_s_max)  # connection_lost comes in the loop's next turn
-        await self._stack.__aexit__(kind, error, trace)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait_empty(self, seconds: float) -> None:
         try:

@@ -42,6 +42,7 @@ class MessageLimits:
     """What one message may be made of, and how much may come that is no message."""
 
     message_bytes_max: int
+    greeting_bytes_max: int = 16 * 1024  # all that comes before the session's first word: nobody has logged in yet
     fragments_max: int = 64
     idle_frames_max: int = 100  # pings, pongs and empty messages …
     idle_window_s: float = 10.0  # … in so many seconds

@@ -62,7 +62,7 @@ class HttpService:
     limits: HttpLimits
     transport_limits: TransportLimits
     view: memoryview  # the loop's shared buffer
-    tasks: asyncio.TaskGroup  # parent of the requests that are being answered
+    tasks: set[asyncio.Task[None]]  # the requests that are being answered; who owns the set ends them
 
 
 class _Phase(Enum):
@@ -203,7 +203,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._phase = _Phase.ANSWER
         upgrade = self._service.upgrade
         if not upgrade.wants(request):
-            self._service.tasks.create_task(self._answer(request))
+            task = self._loop.create_task(self._answer(request))
+            self._service.tasks.add(task)
+            task.add_done_callback(self._service.tasks.discard)
             return
         refusal = upgrade.refuse(request)
         if refusal is not None:
@@ -215,12 +217,11 @@ class HttpConnection(asyncio.BufferedProtocol):
     # --- out
 
     async def _answer(self, request: Request) -> None:
-        response = await self._service.answer(request)
-        if self._phase is not _Phase.ANSWER:  # the client has gone: what was done stays done
-            return
         try:
-            self._respond(response, last=self._is_last)
-        except Exception:  # a bug of ours (a header that cannot be written) must not end the group of all requests
+            response = await self._service.answer(request)
+            if self._phase is _Phase.ANSWER:  # else the client has gone: what was done stays done
+                self._respond(response, last=self._is_last)
+        except Exception:  # a bug of ours (a header that cannot be written): nobody else would hear of it
             _log.exception("http_answer_failed", method=request.method, path=request.path)
             self._transport.abort()
 

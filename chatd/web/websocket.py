@@ -34,6 +34,7 @@ from chatd.web.problem import problem_of
 from protocol.errors import Code
 from protocol.wire import WEBSOCKET_SUBPROTOCOL
 
+READ_BYTES_MAX: Final = 32 * 1024
 READ_BUFFER_BYTES: Final = 4096  # at first: an idle connection keeps it (11 KiB in all, 23 with picows' own default)
 HEAD_ROOM: Final = bytes(14)  # where picows writes the frame's head
 
@@ -81,6 +82,8 @@ class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .
         )  # fmt: skip
         self._door = door
         self._limits = limits
+        self._greeting_bytes_left = messages.greeting_bytes_max
+        self._has_spoken = False
         self._stay = stay
         self._frames = _Frames(self, MessageGuard(messages))
         self._endpoint: Endpoint | None = None  # until picows has sent 101
@@ -100,6 +103,7 @@ class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .
         """
         if self.is_over:
             return
+        self._has_spoken = True
         self.transport.send_reuse_external_bytearray(
             WSMsgType.BINARY, bytearray().join((HEAD_ROOM, *chunks)), len(HEAD_ROOM)
         )
@@ -167,10 +171,18 @@ class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=self._limits.write_high_bytes, low=self._limits.write_low_bytes)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """picows doubles its buffer, for good, whenever a read fills it: a flood would take what the kernel holds, some
+        megabytes. So a read is bounded, and only a long frame makes the buffer grow."""
+        view: memoryview = WSProtocol.get_buffer(self, sizehint)
+        return view if len(view) <= READ_BYTES_MAX else view[:READ_BYTES_MAX]
+
     def buffer_updated(self, nbytes: int) -> None:
         WSProtocol.buffer_updated(self, nbytes)
         if self._frames.arrived:
             self._deliver()
+        if not self._has_spoken:
+            self._bound_greeting(nbytes)
         if self.is_over:
             self._discard(nbytes)
         elif self.transport.is_close_frame_sent:  # by picows: the bytes are no WebSocket frames
@@ -221,6 +233,12 @@ class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .
         arrived, self._frames.arrived = self._frames.arrived, []
         if self._endpoint is not None and arrived:
             self._endpoint.receive(arrived[0] if len(arrived) == 1 else b"".join(arrived))
+
+    def _bound_greeting(self, nbytes: int) -> None:
+        """picows keeps a frame until it is whole: somebody who has not logged in may not make it keep a megabyte."""
+        self._greeting_bytes_left -= nbytes
+        if self._greeting_bytes_left < 0:
+            self.say_close(CloseCode.TOO_BIG, "too much before the login", "breach: too much before the login")
 
     def _pong(self) -> None:
         """Answer the newest ping only (RFC 6455 §5.5.3), and none while the peer does not read."""

@@ -16,7 +16,8 @@ MESSAGE_ID = bytes(range(16))
 
 
 class Caller:
-    """An Endpoint that writes down what it is told; `echo` makes it answer each receive with one write."""
+    """An Endpoint that writes down what it is told; `echo` makes it answer each receive with one write, and read
+    no more while its peer does not."""
 
     def __init__(self, wire: Wire, peer: str, *, preface: bool, echo: bool) -> None:
         self.wire = wire
@@ -49,11 +50,15 @@ class Caller:
     def pause_writing(self) -> None:
         self._enter("pause_writing")
         self.said.append("pause")
+        if self.echo:
+            self.wire.pause_reading()
         self._leave()
 
     def resume_writing(self) -> None:
         self._enter("resume_writing")
         self.said.append("resume")
+        if self.echo:
+            self.wire.resume_reading()
         self._leave()
 
     def lost(self, reason: str) -> None:
@@ -126,12 +131,14 @@ class Desk:
         self.sent: list[SendRequest] = []
         self.refusal: Exception | None = None
         self.parts = {"redis": "up"}
+        self.asked = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.metrics_body = b"up 1\n"
 
     async def send(self, request: SendRequest) -> bytes:
         self.sent.append(request)
+        self.asked.set()
         await self.gate.wait()
         if self.refusal is not None:
             raise self.refusal
