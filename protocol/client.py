@@ -268,7 +268,7 @@ class Client:
         place = self._inbox.place
         secret = self._secret if isinstance(self._secret, str) else self._secret()
         return Hello(
-            place.processed, 0, VERSION_MINOR, FEATURES, self._user, self._device, int(self._scheme), secret,
+            place.hello(), 0, VERSION_MINOR, FEATURES, self._user, self._device, int(self._scheme), secret,
             place.generation, self._credit, _INFO,
         )  # fmt: skip
 

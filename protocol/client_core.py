@@ -17,7 +17,6 @@ Request = Send | Read  # what has a cid, is answered, and is sent again until it
 
 BACKOFF_BASE_S: Final = 0.5
 BACKOFF_CAP_S: Final = 30.0
-SETTLED_S: Final = 10.0  # a session that lived so long shows that the server is well: the next wait is short again
 OVERRUN_FACTOR: Final = 2  # a server that delivers this many times the credit is not to be trusted: reconnect
 
 
@@ -71,15 +70,15 @@ class Backoff:
         self._cap_s = cap_s
         self.tries = 0
 
-    def wait_s(self, *, after_s: float = 0.0, window_s: tuple[float, float] | None = None) -> float:
-        """The wait before the next try, which is counted. `after_s` is the least (retry_after_ms); `window_s` is what
-        a GOAWAY gave and stands instead of the first wait."""
-        if window_s is not None and self.tries == 0:
-            self.tries = 1
-            return self._uniform(min(window_s), max(window_s))
+    def wait_s(self, after_s: float = 0.0) -> float:
+        """The wait before the next try, which is counted. `after_s` is the least (retry_after_ms)."""
         top_s: float = min(self._cap_s, self._base_s * 2 ** min(self.tries, 32))
         self.tries += 1
         return after_s + self._uniform(0.0, top_s)
+
+    def pick_s(self, after_s_min: float, after_s_max: float) -> float:
+        """A time within the window of a GOAWAY. Not a failure: nothing is counted."""
+        return self._uniform(min(after_s_min, after_s_max), max(after_s_min, after_s_max))
 
     def reset(self) -> None:
         """All is well again."""
@@ -180,11 +179,20 @@ class Incoming:
         self.epoch = 0
         self.credit = 0
         self._acked = processed  # in this session
+        self._hello_ref = processed
         self._suspect: tuple[int, int] | None = None  # (head, received) of a PONG that showed more than we have
 
+    def hello(self) -> int:
+        """HELLO.ref: what is processed, not what came."""
+        self._hello_ref = self.processed
+        return self.processed
+
     def welcome(self, welcome: Welcome) -> None:
-        """Begin a session. A new generation is a new queue: what we knew of the old one means nothing in it."""
-        if welcome.generation != self.generation:
+        """Begin a session behind WELCOME.cursor. What we hold already of what comes behind it is dropped as repeats;
+        but in a queue that was made anew, or that went back (a store restored from an older copy), what we knew by seq
+        means nothing."""
+        is_other = welcome.generation != self.generation
+        if is_other or welcome.cursor < self._hello_ref or welcome.ref < self.received:
             self.generation = welcome.generation
             self.epoch += 1
             self.received = self.processed = welcome.cursor

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from protocol.client_core import SETTLED_S, Backoff, ends_connection, may_return
+from protocol.client_core import Backoff, ends_connection, may_return
 from protocol.client_wire import Address, ClientWire, open_wire
 from protocol.connection import ClientConnection, Closing
 from protocol.connection import Refused as Unsupported
 from protocol.errors import Code
 from protocol.messages import Bye, Error, GoAway, Hello, Message, Welcome
 from protocol.states import State
-from protocol.wire import LOGIN_S_MAX
+from protocol.wire import HEAD_BYTES, LOGIN_S_MAX
 
 CLOSE_S_MAX: Final = 2.0  # what was written last has so long to leave
 
@@ -112,8 +112,9 @@ class Ended(NamedTuple):
     detail: str
     is_told: bool = False
     retry_after_s: float = 0.0
-    window_s: tuple[float, float] | None = None  # of a GOAWAY
-    lived_s: float = 0.0  # since WELCOME
+    is_left: bool = False  # we left, because the server broke a promise
+    was_open: bool = False  # WELCOME came
+    return_s: float | None = None  # when to come back, after a GOAWAY (of the clock)
 
 
 # --- one connection --------------------------------------------------------------------------------------------------
@@ -122,18 +123,20 @@ class Ended(NamedTuple):
 class Line:
     """One connection from its first byte to its last. It is the transport's Receiver."""
 
-    def __init__(self, address: Address, session: Session, clock: Clock) -> None:
+    def __init__(self, address: Address, session: Session, backoff: Backoff, clock: Clock) -> None:
         loop = asyncio.get_running_loop()
         self._address = address
         self._session = session
+        self._backoff = backoff
         self._clock = clock
         self._loop = loop
         self._wire: ClientWire | None = None
         self._over: asyncio.Future[Ended] = loop.create_future()
         self._lost: asyncio.Future[None] = loop.create_future()
         self._tick: asyncio.TimerHandle | None = None
-        self._opened_s: float | None = None  # when WELCOME came
-        self._window_s: tuple[float, float] | None = None
+        self._parting: asyncio.TimerHandle | None = None  # when we leave a server that said GOAWAY
+        self._was_open = False  # WELCOME came
+        self._return_s: float | None = None
         self._is_scheduled = False
         self._is_paused = False  # the server reads slowly
         self.connection = ClientConnection(
@@ -152,13 +155,13 @@ class Line:
             ended = Ended(None, str(fault) or type(fault).__name__)
         finally:
             self._put_down()
-        lived_s = 0.0 if self._opened_s is None else self._clock.now_s() - self._opened_s
-        return ended._replace(window_s=self._window_s, lived_s=lived_s)
+        return ended._replace(was_open=self._was_open, return_s=self._return_s)
 
     def _put_down(self) -> None:
         self.end(Ended(None, "put down"))
-        if self._tick is not None:
-            self._tick.cancel()
+        for timer in (self._tick, self._parting):
+            if timer is not None:
+                timer.cancel()
         if self._wire is not None:
             self._wire.abort()
 
@@ -179,7 +182,7 @@ class Line:
 
     @property
     def _is_taking(self) -> bool:
-        return not self._is_paused and self._window_s is None
+        return not self._is_paused and self._return_s is None
 
     def end(self, ended: Ended) -> None:
         """The first reason counts."""
@@ -229,21 +232,34 @@ class Line:
                 self.end(Ended(event.code, event.detail, True, event.retry_after_ms / 1000))
             elif why:
                 after_s = event.retry_after_ms / 1000 if isinstance(event, Error) else 0.0
-                self.end(Ended(None, why, retry_after_s=after_s))
+                self.end(Ended(None, why, retry_after_s=after_s, is_left=True))
             elif isinstance(event, GoAway):
                 self._go_away(event)
 
     def _open(self, welcome: Welcome) -> None:
-        self._opened_s = self._clock.now_s()
+        self._was_open = True
+        if self._wire is not None:
+            self._wire.message_bytes_max = welcome.body_bytes_max + HEAD_BYTES
         self._session.welcome(welcome)
         self._arm()
         self._session.tell(Connected(welcome.node, welcome.session))
 
     def _go_away(self, message: GoAway) -> None:
-        """Send nothing new; the server finishes what is in flight and closes."""
-        self._window_s = (message.after_ms_min / 1000, message.after_ms_max / 1000)
+        """Send nothing new and take the answers that still come. We come back at our time, counted from now, whether
+        the server has closed by then or not."""
         if not may_return(message.reason):
             self.end(Ended(message.reason, "the server sent us away", True))
+        elif self._return_s is None:
+            wait_s = self._backoff.pick_s(message.after_ms_min / 1000, message.after_ms_max / 1000)
+            self._return_s = self._clock.now_s() + wait_s
+            self._parting = self._clock.call_later(wait_s, self._part)
+
+    def _part(self) -> None:
+        self.flush()
+        if self.is_open:
+            self.connection.send(Bye(0, 0))
+            self._write()
+        self.end(Ended(int(Code.GOING_AWAY), "the server goes away"))
 
     # --- writing and time
 
@@ -306,7 +322,7 @@ class Link:
         """Connect again and again, until a code forbids it."""
         while True:
             self._session.tell(Connecting())
-            self.line = Line(self._address, self._session, self._clock)
+            self.line = Line(self._address, self._session, self._backoff, self._clock)
             try:
                 ended = await self.line.run()
             finally:
@@ -333,6 +349,9 @@ class Link:
             await self.line.close()
 
     def _wait_s(self, ended: Ended) -> float:
-        if ended.lived_s >= SETTLED_S or ended.window_s is not None:
+        """A session that stood ends a row of failures, unless the server broke a promise in it."""
+        if ended.was_open and not ended.is_left:
             self._backoff.reset()
-        return self._backoff.wait_s(after_s=ended.retry_after_s, window_s=ended.window_s)
+        if ended.return_s is not None:
+            return max(0.0, ended.return_s - self._clock.now_s())
+        return self._backoff.wait_s(ended.retry_after_s)

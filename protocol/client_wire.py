@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from protocol.wire import WEBSOCKET_SUBPROTOCOL
+from protocol.wire import GREETING_BODY_BYTES_MAX, HEAD_BYTES, WEBSOCKET_SUBPROTOCOL
 
 TRANSPORTS: Final = ("tcp", "tls", "ws", "wss")
 CLOSE_CODE_BASE: Final = 4000  # a WebSocket close code of 4000 + n says error code n
@@ -47,10 +47,12 @@ class Receiver(Protocol):
 
 
 class ClientWire(Protocol):
-    """An open transport."""
+    """An open transport. `message_bytes_max` bounds a WebSocket message; the link sets it to what WELCOME settled."""
+
+    message_bytes_max: int
 
     def write(self, chunks: list[bytes]) -> None:
-        """Send whole frames, joined into one write or one binary message."""
+        """Send whole frames (one a chunk), joined into one write, or into as few binary messages as the limit allows."""
 
     def close(self) -> None:
         """Close after what was written has left. `lost` follows."""
@@ -77,6 +79,8 @@ def _tls(address: Address) -> ssl.SSLContext:
 
 
 class _Stream(asyncio.Protocol):
+    message_bytes_max = 0  # a stream has none
+
     def __init__(self, receiver: Receiver) -> None:
         self._transport: asyncio.Transport | None = None
         self.data_received = receiver.receive  # type: ignore[method-assign]  # one call less for each read
@@ -133,6 +137,7 @@ class _WebSocket(WSListener):
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._transport: WSTransport | None = None
+        self.message_bytes_max = GREETING_BODY_BYTES_MAX + HEAD_BYTES
         self._code: int | None = None
         self._detail = "the server closed the connection"
 
@@ -165,7 +170,13 @@ class _WebSocket(WSListener):
 
     def write(self, chunks: list[bytes]) -> None:
         assert self._transport is not None
-        self._transport.send(WSMsgType.BINARY, b"".join(chunks))
+        size, first = 0, 0
+        for index, chunk in enumerate(chunks):
+            if size and size + len(chunk) > self.message_bytes_max:
+                self._transport.send(WSMsgType.BINARY, b"".join(chunks[first:index]))
+                size, first = 0, index
+            size += len(chunk)
+        self._transport.send(WSMsgType.BINARY, b"".join(chunks[first:]))
 
     def close(self) -> None:
         assert self._transport is not None

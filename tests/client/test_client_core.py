@@ -26,8 +26,8 @@ def a_send(payload: bytes, cid: int = 0) -> Send:
     return Send(cid, 0, "bob", payload)
 
 
-def a_welcome(cursor: int, generation: bytes = b"g" * 8, credit: int = 10) -> Welcome:
-    return Welcome(cursor, 0, 0, (), "n", "s", 1, b"t" * 9, cursor, generation, 65536, 30000, 1024, credit)
+def a_welcome(cursor: int, generation: bytes = b"g" * 8, credit: int = 10, head: int = 99) -> Welcome:
+    return Welcome(head, 0, 0, (), "n", "s", 1, b"t" * 9, cursor, generation, 65536, 30000, 1024, credit)
 
 
 def payloads(requests: list[Send]) -> list[bytes]:
@@ -95,10 +95,11 @@ def test_retry_after_is_the_least_wait_and_the_jitter_comes_on_top() -> None:
     assert Backoff(lambda low, high: high).wait_s(after_s=3.0) == 3.5
 
 
-def test_a_goaway_window_stands_instead_of_the_first_wait_only() -> None:
+def test_a_time_in_a_goaway_window_is_no_failure() -> None:
     backoff = Backoff(lambda low, high: high)
-    assert backoff.wait_s(window_s=(2.0, 9.0)) == 9.0
-    assert backoff.wait_s(window_s=(2.0, 9.0)) == 1.0
+    assert backoff.pick_s(2.0, 9.0) == 9.0
+    assert backoff.pick_s(9.0, 2.0) == 9.0
+    assert backoff.tries == 0
 
 
 def test_a_very_long_outage_does_not_overflow_the_wait() -> None:
@@ -234,6 +235,34 @@ def test_a_new_generation_is_a_new_queue_and_marks_of_the_old_one_are_ignored() 
     assert incoming.processed == 0
     incoming.finish(Mark(1, 1))
     assert incoming.ack_due() == 1
+
+
+def test_a_queue_that_went_back_is_followed_also_under_its_old_generation() -> None:
+    incoming = Incoming(b"g" * 8, 40)
+    assert incoming.hello() == 40
+    incoming.welcome(a_welcome(30, head=35))
+    assert [incoming.take(31, 31), incoming.processed] == [Take.NEW, 30]
+
+
+def test_a_queue_that_lost_what_we_hold_but_did_not_process_is_followed_too() -> None:
+    incoming = Incoming(b"g" * 8, 0)
+    incoming.welcome(a_welcome(0))
+    for seq in (1, 2, 3):
+        incoming.take(seq, seq)
+    incoming.hello()
+    incoming.welcome(a_welcome(0, head=1))
+    assert [incoming.take(1, 1), incoming.epoch] == [Take.NEW, 1]
+
+
+def test_what_is_processed_while_the_login_is_on_its_way_is_no_sign_of_a_queue_that_went_back() -> None:
+    incoming = Incoming(b"g" * 8, 0)
+    incoming.welcome(a_welcome(0))
+    for seq in (1, 2):
+        incoming.take(seq, seq)
+    incoming.hello()
+    incoming.finish(Mark(0, 2))
+    incoming.welcome(a_welcome(0))
+    assert [incoming.epoch, incoming.ack_due()] == [0, 2]
 
 
 def test_a_cursor_before_us_is_a_repeat_of_what_we_hold_not_a_step_back() -> None:

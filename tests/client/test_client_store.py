@@ -126,6 +126,7 @@ async def test_what_is_posted_offline_is_on_the_disk_after_the_turn_that_posted_
         if not is_reachable:
             clock.on_sleep = waits.set
             await waits.wait()
+        await asyncio.sleep(0)  # it begins to connect
         ann.post("bob", b"written offline")
         for _ in range(2):
             await asyncio.sleep(0)
@@ -134,6 +135,24 @@ async def test_what_is_posted_offline_is_on_the_disk_after_the_turn_that_posted_
         else:
             pytest.fail("two turns later it is not kept")
         assert not isinstance(ann.state, Connected)
+
+
+async def test_nothing_leaves_before_it_is_on_the_disk(
+    make_client: MakeClient, server: SmallServer, tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+    async with make_client(store=FileStore(tmp_path / "store")) as ann:
+        await ann.wait_connected()
+        session = server.live[0]
+        receive = session.receive
+
+        def look(data: bytes) -> None:
+            seen.append(b"precious" in (tmp_path / "store").read_bytes())
+            receive(data)
+
+        session.receive = look  # type: ignore[method-assign]
+        await ann.send("bob", b"precious")
+    assert seen[0] is True
 
 
 async def test_what_was_posted_offline_leaves_in_the_next_run(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from protocol.client import Client, ClientClosed, Closed, Incomings, Reconnecting, Refused
+from protocol.client import Backoff, Client, ClientClosed, Closed, Incomings, Reconnecting, Refused
 from protocol.errors import Code
-from protocol.messages import Ack, Deliver, GoAway, Hello, Ping, Send
+from protocol.messages import Ack, Bye, Deliver, GoAway, Hello, Ping, Send
 from protocol.wire import PREFACE_BYTES, Processed
 from tests.client.manual_clock import ManualClock
 from tests.client.small_server import SmallServer
@@ -187,6 +187,35 @@ async def test_goaway_sends_nothing_new_and_comes_back_within_its_window(
     assert len(clock.slept) == 1
     assert 2.0 <= clock.slept[0] <= 6.0
     assert server.payloads("bob") == [b"before", b"after"]
+
+
+async def test_after_goaway_the_client_leaves_at_its_own_time_when_the_server_does_not_close(
+    make_client: MakeClient, server: SmallServer, clock: ManualClock
+) -> None:
+    async with make_client() as ann:
+        await ann.send("bob", b"before")
+        server.live[0].say(GoAway(0, 0, int(Code.GOING_AWAY), 2000, 2000))
+        await clock.until_timer(2.0)
+        clock.advance(2.0)
+        await server.until(lambda: len(server.sessions) == 2)
+        await ann.wait_connected()
+    assert clock.slept == [0.0]
+    assert len(server.of(Bye)) == 2
+
+
+async def test_a_server_that_breaks_its_promises_each_time_is_asked_with_growing_waits(
+    make_client: MakeClient, server: SmallServer, clock: ManualClock
+) -> None:
+    tops: list[float] = []
+    for text in TEXTS:
+        server.deliver("ann", text)
+    async with make_client() as ann:
+        ann._link._backoff = Backoff(lambda low, high: tops.append(high) or 0.0)  # type: ignore[func-returns-value]
+        for count in range(1, 5):
+            server.trouble.leave_out = {1}
+            await server.until(lambda count=count: len(server.sessions) == count)
+        await take(ann, len(TEXTS))
+    assert tops[:3] == [0.5, 1.0, 2.0]
 
 
 async def test_busy_is_tried_again_under_a_new_cid_after_its_time_and_the_order_stays(

@@ -103,6 +103,18 @@ async def test_a_web_socket_that_is_cut_loses_nothing(make_client: MakeClient, s
     assert server.payloads("bob") == [b"%d" % index for index in range(10)]
 
 
+async def test_a_web_socket_message_stays_within_what_was_settled(make_client: MakeClient, server: SmallServer) -> None:
+    sizes: list[int] = []
+    async with make_client(transport="ws") as ann:
+        await ann.wait_connected()
+        session = server.live[0]
+        receive = session.receive
+        session.receive = lambda data: (sizes.append(len(data)), receive(data))[1]  # type: ignore[method-assign]
+        await asyncio.gather(*[ann.post("bob", bytes(20_000)) for _ in range(10)])
+    assert len(server.payloads("bob")) == 10
+    assert 40_000 < max(sizes) <= 65536 + 16
+
+
 def test_it_all_works_on_uvloop() -> None:
     async def story() -> None:
         async with small_server() as server:
