@@ -24,8 +24,9 @@ from chatd.web.api import Api
 from chatd.web.body import body_bytes_max_for
 from chatd.web.guard import MessageLimits
 from chatd.web.handshake import Admission
-from chatd.web.http import HttpConnection, HttpLimits, HttpService
-from chatd.web.websocket import WebSocketDoor
+from chatd.web.http import HttpConnection
+from chatd.web.service import HttpLimits, HttpService
+from chatd.web.upgrade import WebSocketDoor
 from protocol.wire import BODY_BYTES_HARD_MAX, HEAD_BYTES, Limits
 
 TLS_HANDSHAKE_S_MAX = 10.0

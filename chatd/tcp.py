@@ -168,10 +168,10 @@ class TcpWire(asyncio.BufferedProtocol):
         self._is_over = True
         self._reason = f"closed: {code.name if code else 'done'} {detail}".rstrip()
         self._bound_the_end()
+        self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-            self._transport.resume_reading()
-        else:
+        else:  # TLS says goodbye itself
             self._transport.close()
 
     def abort(self, reason: str) -> None:

@@ -7,62 +7,24 @@ deadline runs at any time, for the phase that the connection is in; whoever is t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 import h11
 import structlog
 
 from chatd.census import Stay
-from chatd.tcp import TransportLimits, peer_of
+from chatd.tcp import peer_of
 from chatd.web.exchange import Request, Response
 from chatd.web.problem import problem
+from chatd.web.service import HttpService
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _FIXED_HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 _log = structlog.get_logger("chatd.web")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What a client may send, and how long it may take."""
-
-    body_bytes_max: int
-    head_bytes_max: int = 16 * 1024
-    head_s_max: float = 5.0  # from connect, or from a further request's first byte, to the end of its head
-    body_s_max: float = 10.0
-    idle_s_max: float = 60.0  # between an answer and the next request
-    flush_s_max: float = 15.0  # an answer that its client does not read
-
-
-class Upgrade(Protocol):
-    """Turns connections into WebSockets. Implemented by chatd/web/websocket.py."""
-
-    def wants(self, request: Request) -> bool:
-        """Whether this request is for a WebSocket and not for the API."""
-
-    def refuse(self, request: Request) -> Response | None:
-        """Why it may not have one; None: it may."""
-
-    def switch(self, transport: asyncio.Transport, request: Request, rest: bytes, stay: Stay) -> None:
-        """Take the transport over; `rest` came in behind the head."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpService:
-    """What all connections of a listener share."""
-
-    answer: Callable[[Request], Awaitable[Response]]
-    upgrade: Upgrade
-    limits: HttpLimits
-    transport_limits: TransportLimits
-    view: memoryview  # the loop's shared buffer
-    tasks: set[asyncio.Task[None]]  # the requests that are being answered; who owns the set ends them
 
 
 class _Phase(Enum):
@@ -272,9 +234,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Half-close and drop what still comes: closing over unread bytes resets, and our answer may never be seen."""
         self._phase = _Phase.FAREWELL
         self._arm(self._service.transport_limits.close_s_max)
+        self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-            self._transport.resume_reading()
         else:
             self._transport.close()
 

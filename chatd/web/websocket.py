@@ -17,8 +17,6 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from chatd.census import Stay
 from chatd.ports import Door, Endpoint
 from chatd.tcp import Flow, TransportLimits, peer_of
-from chatd.web.api import WS_PATH
-from chatd.web.exchange import Request, Response
 from chatd.web.guard import (  # fmt: skip
     CLOSE_CODE_BASE,
     Breach,
@@ -29,8 +27,6 @@ from chatd.web.guard import (  # fmt: skip
     close_reason,
     is_close_code,
 )
-from chatd.web.handshake import Admission, canonical_head, refuse_handshake, wants_websocket
-from chatd.web.problem import problem_of
 from protocol.errors import Code
 from protocol.wire import WEBSOCKET_SUBPROTOCOL
 
@@ -41,39 +37,8 @@ HEAD_ROOM: Final = bytes(14)  # where picows writes the frame's head
 _log = structlog.get_logger("chatd.web")
 
 
-class WebSocketDoor:
-    """Turns HTTP connections into WebSockets (web.http.Upgrade)."""
-
-    def __init__(
-        self, door: Door, admission: Admission, message_limits: MessageLimits, transport_limits: TransportLimits
-    ) -> None:
-        self._door = door
-        self._admission = admission
-        self._message_limits = message_limits
-        self._transport_limits = transport_limits
-        self.is_open = True  # False: this server stops, and tells newcomers so
-
-    def wants(self, request: Request) -> bool:
-        """See Upgrade."""
-        return request.path == WS_PATH and wants_websocket(request)
-
-    def refuse(self, request: Request) -> Response | None:
-        """See Upgrade."""
-        if not self.is_open:
-            return problem_of(Code.GOING_AWAY)
-        return refuse_handshake(request, self._admission)
-
-    def switch(self, transport: asyncio.Transport, request: Request, rest: bytes, stay: Stay) -> None:
-        """See Upgrade. Answers 101, and gives the new wire what came in behind the head."""
-        wire = WebSocketWire(self._door, self._message_limits, self._transport_limits, stay)
-        stay.guest = wire
-        transport.set_protocol(wire)
-        wire.connection_made(transport)
-        wire.refeed(canonical_head(request) + rest)
-
-
 class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .pyi leaves it out
-    """A Wire on a transport whose HTTP request was accepted. Made by WebSocketDoor."""
+    """A Wire on a transport whose HTTP request was accepted. Made by upgrade.WebSocketDoor."""
 
     def __init__(self, door: Door, messages: MessageLimits, limits: TransportLimits, stay: Stay) -> None:
         super().__init__(

@@ -7,7 +7,7 @@ import pytest
 
 from chatd.listener import ListenerConfig
 from chatd.tcp import TransportLimits
-from chatd.web.http import HttpLimits
+from chatd.web.service import HttpLimits
 from tests.web.house import TOKEN, House, open_house
 from tests.web.raw import connect, get, head, post
 

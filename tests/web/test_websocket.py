@@ -12,7 +12,7 @@ from chatd.listener import ListenerConfig
 from chatd.tcp import TransportLimits
 from chatd.web.guard import MessageLimits
 from chatd.web.handshake import Admission
-from chatd.web.http import HttpLimits
+from chatd.web.service import HttpLimits
 from protocol.errors import Code
 from tests.web.house import House, open_house
 from tests.web.raw import KEY, connect, connect_ws, frame, upgrade
