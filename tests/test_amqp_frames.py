@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pamqp.frame
 import pytest
@@ -57,7 +58,7 @@ def lean_cutter() -> tuple[FrameCutter, Heard]:
     return cutter, heard
 
 
-def wire(frame: object, channel: int = LEAN) -> bytes:
+def wire(frame: Any, channel: int = LEAN) -> bytes:
     return bytes(pamqp.frame.marshal(frame, channel))
 
 
@@ -69,7 +70,7 @@ def delivery(tag: int, body: bytes, *, redelivered: bool = False, channel: int =
     return head + header + b"".join(pieces)
 
 
-def read_all(data: bytes) -> list[tuple[int, object]]:
+def read_all(data: bytes) -> list[tuple[int, Any]]:
     """Every frame of `data` as pamqp reads it."""
     frames = []
     while data:

@@ -71,7 +71,7 @@ class Wire:
                 await self._connection.close()
         except TimeoutError:
             _log.warning("amqp_close_timed_out")
-        self.tap.abort()
+        self.tap.abort("closed")
 
 
 @dataclass(slots=True)
@@ -224,8 +224,7 @@ class RabbitLink:
                 await self._attach(member, wire)
             if _now_s() - wire.tap.heard_s > self._silence_s_max:
                 self._counts.silences += 1
-                self._log.warning("amqp_silent", silence_s=self._silence_s_max)
-                return wire.tap.abort()
+                return wire.tap.abort(f"silent for {self._silence_s_max} s")
             next_s = min((due.at_s - _now_s() for due in self._due.values()), default=self._heartbeat_s)
             await self._wait_changed(min(max(next_s, 0.0), self._heartbeat_s))
         return None
@@ -263,13 +262,13 @@ class RabbitLink:
             return
         self._wire = None
         self._due = {}
-        self._counts.losses += not self._is_closing
         self._counts.bytes_in += wire.tap.bytes_in
         self._counts.bytes_out += wire.tap.bytes_out
         for member in self._members:
             member.detach()
-        if not self._is_closing:
-            self._log.warning("amqp_lost")
+        if wire.tap.is_lost:
+            self._counts.losses += 1
+            self._log.warning("amqp_lost", reason=wire.tap.loss)
         self._tell_waiters()
 
     async def _wait_changed(self, s_max: float) -> None:

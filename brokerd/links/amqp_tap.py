@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import aiormq
-import structlog
 from yarl import URL
 
 from brokerd.links.amqp_frames import (
@@ -26,7 +25,6 @@ from brokerd.links.amqp_frames import (
 
 ALIVE_EVERY_S: Final = 1.0  # how often aiormq, which sees none of the lean frames, is told that the broker lives
 _CONTROL_CHANNEL: Final = 0
-_log = structlog.get_logger("brokerd.amqp")
 
 
 class Tap(asyncio.StreamReaderProtocol):
@@ -37,6 +35,7 @@ class Tap(asyncio.StreamReaderProtocol):
     ) -> None:
         super().__init__(reader, loop=loop)
         self.is_lost = False
+        self.loss = ""  # why
         self.is_blocked = False  # the broker has an alarm and takes no publishes
         self.is_choked = False  # the socket takes no more for now
         self.bytes_in = 0
@@ -79,7 +78,7 @@ class Tap(asyncio.StreamReaderProtocol):
             late, self._late = self._late, []
             self._out += [make() for make in late]
         out, self._out = self._out, []
-        if self._wire is None or self._wire.is_closing():
+        if not out or self._wire is None or self._wire.is_closing():
             return
         data = b"".join(out)
         self.bytes_out += len(data)
@@ -90,10 +89,16 @@ class Tap(asyncio.StreamReaderProtocol):
         """Bytes written but not yet taken by the socket."""
         return self._wire.get_write_buffer_size() if self._wire is not None else 0
 
-    def abort(self) -> None:
-        """Drop the connection at once: the broker does not answer."""
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once, without a word."""
+        self._lose(reason)
         if self._wire is not None:
             self._wire.abort()
+
+    def _lose(self, reason: str) -> None:
+        self.is_lost = True
+        self.loss = self.loss or reason
+        self._out, self._late = [], []
 
     # --- what the transport calls
 
@@ -107,8 +112,7 @@ class Tap(asyncio.StreamReaderProtocol):
         try:
             passed = self._cutter.feed(data)
         except TornStream as error:
-            _log.error("amqp_stream_torn", error=str(error))
-            return self.abort()
+            return self.abort(f"torn stream: {error}")
         if self._cutter.lean_frames != self._lean_seen and now_s - self._told_s >= ALIVE_EVERY_S:
             self._lean_seen, self._told_s = self._cutter.lean_frames, now_s
             passed += HEARTBEAT_FRAME
@@ -121,8 +125,7 @@ class Tap(asyncio.StreamReaderProtocol):
         return False  # a broker that stopped sending will not read either: close at once
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        self._out, self._late = [], []
+        self._lose(str(exc or "closed by the broker"))
         self._wire = None
         super().connection_lost(exc)
         self._on_change()

@@ -1,0 +1,115 @@
+"""RabbitMQ dies, stops and comes back while we use it: nothing begun is lost, order holds.
+
+These tests have a RabbitMQ of their own: they kill it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from bench.rabbit_server import RabbitServer
+from brokerd.links.amqp import RabbitInbound, RabbitLink, Topology
+from brokerd.ports import LinkDown
+from tests.faults.rabbit_daemon import SHARDS, Daemon, Poster, Taken, first_of_each, rabbit_daemon, until, within
+
+
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    with RabbitServer(tmp_path_factory.mktemp("rabbit-faults")) as server:
+        yield server
+
+
+@pytest.fixture
+async def daemon(rabbit: RabbitServer) -> AsyncIterator[Daemon]:
+    async with rabbit_daemon(rabbit.url) as made:
+        yield made
+
+
+@pytest.mark.parametrize("how", ["kill9", "stop"])
+async def test_batches_begun_while_rabbitmq_goes_down_are_durable_after_it_and_in_order(
+    rabbit: RabbitServer, daemon: Daemon, how: str
+) -> None:
+    poster, taken, stop = Poster(daemon.inbound), Taken(), asyncio.Event()
+    await daemon.shards.consume(0, taken)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(poster.post_until(stop))
+        await until(lambda: len(taken.bodies) > 1000)
+        await asyncio.to_thread(rabbit.kill9 if how == "kill9" else rabbit.stop)
+        await until(lambda: not daemon.inbound.is_ready)
+        open_at_loss = sum(not post.done() for post in poster.posts)
+        await rabbit.start_soon()
+        begun_before = len(poster.begun)
+        await until(lambda: len(poster.begun) > begun_before + 1000)
+        stop.set()
+    await within(asyncio.gather(*poster.posts))
+    await until(lambda: len(taken.bodies) >= len(poster.begun) and poster.begun[-1] in taken.bodies)
+    assert open_at_loss > 0  # or the fault did not meet anything
+    assert first_of_each(taken.bodies) == poster.begun
+    assert daemon.inbound.statistics()["republishes"] >= open_at_loss
+    assert daemon.publishing.statistics()["reconnects"] >= 1
+
+
+async def test_nothing_can_be_posted_while_rabbitmq_is_down_and_the_link_comes_back_by_itself(
+    rabbit: RabbitServer, daemon: Daemon
+) -> None:
+    await asyncio.to_thread(rabbit.kill9)
+    await until(lambda: not daemon.inbound.is_ready)
+    with pytest.raises(LinkDown):
+        daemon.inbound.post(0, b"too early")
+    daemon.nodes.hand("away:1", b"dropped")
+    assert daemon.nodes.statistics()["dropped"] == 1
+    await rabbit.start_soon()
+    await within(daemon.publishing.wait_ready())
+    await within(daemon.inbound.post(0, b"again"))
+
+
+async def test_what_was_not_done_when_rabbitmq_died_comes_again_and_a_late_done_does_nothing(
+    rabbit: RabbitServer, daemon: Daemon
+) -> None:
+    taken = Taken(finishes=False)
+    await daemon.shards.consume(0, taken)
+    await within(asyncio.gather(*(daemon.inbound.post(0, b"%d" % number) for number in range(3))))
+    await until(lambda: len(taken.held) == 3)
+    await asyncio.to_thread(rabbit.kill9)
+    await until(lambda: not daemon.consuming.is_ready)
+    for delivery in taken.held:
+        delivery.done()
+    assert daemon.shards.statistics()["done_late"] == 3
+    await rabbit.start_soon()
+    await until(lambda: len(taken.held) == 6)
+    assert taken.bodies == [b"0", b"1", b"2"] * 2
+    assert all(delivery.redelivered for delivery in taken.held[3:])
+
+
+async def test_a_node_gets_a_gap_and_its_queue_again_after_a_restart(rabbit: RabbitServer, daemon: Daemon) -> None:
+    got: list[bytes] = []
+    gaps: list[int] = []
+    await daemon.inbox.open("n:1", got.append, lambda: gaps.append(len(got)))
+    daemon.nodes.hand("n:1", b"before")
+    await until(lambda: got == [b"before"])
+    assert gaps == []
+    await asyncio.to_thread(rabbit.restart)
+    await until(lambda: gaps == [1])
+    await within(daemon.publishing.wait_ready())
+    daemon.nodes.hand("n:1", b"after")
+    await until(lambda: got == [b"before", b"after"])
+
+
+async def test_posts_still_open_when_the_link_is_closed_fail(rabbit: RabbitServer) -> None:
+    link = RabbitLink(rabbit.url, "closing")
+    inbound = RabbitInbound(link, SHARDS, Topology(f"test-{uuid4().hex}"))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(link.run())
+        await within(link.wait_ready())
+        await asyncio.to_thread(rabbit.kill9)
+        posts = [inbound.post(0, b"%d" % number) for number in range(3) if inbound.is_ready]
+        await until(lambda: not inbound.is_ready)
+        assert not any(post.done() for post in posts)
+        await within(link.close())
+    results = await asyncio.gather(*posts, return_exceptions=True)
+    assert [type(result) for result in results] == [LinkDown] * len(posts)
+    await rabbit.start_soon()
