@@ -211,9 +211,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_idle = True
         self._arm(self._limits.idle_s_max)
         self._transport.resume_reading()
-        self._loop.call_soon(
-            self._advance
-        )  # not called here: a thousand pipelined requests would be as many frames deep
+        self._advance()  # never deep: whatever comes next is answered by a task of its own
 
     # --- the end
 

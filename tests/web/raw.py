@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -52,11 +52,12 @@ class Raw:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def send_for_ever(self, first: bytes, then: bytes) -> None:
+    async def send_for_ever(self, first: bytes, then: bytes, between: Callable[[], None] = lambda: None) -> None:
         """Until the server cuts it: raises ConnectionError."""
         await self.send(first)
         while True:
             await self.send(then)
+            between()
 
     async def answer(self, *, has_body: bool = True) -> Answer:
         """The next response; 1xx ones are responses too."""

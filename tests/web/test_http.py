@@ -7,6 +7,7 @@ import pytest
 
 from chatd.listener import ListenerConfig
 from chatd.tcp import TransportLimits
+from chatd.web.http import HttpConnection
 from chatd.web.service import HttpLimits
 from tests.web.house import TOKEN, House, open_house
 from tests.web.raw import connect, get, head, post
@@ -180,14 +181,42 @@ async def test_a_head_that_drips_behind_an_answer_has_its_own_deadline() -> None
         assert (await raw.ask(get("/livez")[:9])).status == 408
 
 
-async def test_a_client_that_never_reads_its_answers_is_cut_and_holds_little() -> None:
+def only_guest(house: House) -> HttpConnection:
+    (guest,) = house.listeners.census.guests
+    assert isinstance(guest, HttpConnection)
+    return guest
+
+
+async def test_a_client_that_never_reads_its_answers_is_cut_and_holds_one_of_them() -> None:
     async with open_house(configured(QUICK)) as house, connect(house.http_port) as raw:
         house.desk.metrics_body = bytes(1_000_000)
+        assert (await raw.ask(get("/livez"))).status == 200
         raw.pause_reading()
+        transport = only_guest(house)._transport
+        held = 0
+
+        def measure() -> None:
+            nonlocal held
+            held = max(held, transport.get_write_buffer_size())
+
         with pytest.raises(ConnectionError):
-            await raw.send_for_ever(b"", get("/metrics") * 100)
-        async with asyncio.timeout(5):
-            await house.listeners.census.wait_empty()
+            await raw.send_for_ever(b"", get("/metrics") * 100, measure)
+        await house.listeners.census.wait_empty()
+        assert held < 1_100_000
+
+
+async def test_a_client_that_pipelines_on_while_it_is_answered_is_read_no_further(house: House) -> None:
+    house.desk.gate.clear()
+    async with connect(house.http_port) as raw:
+        await raw.send(post("/api/send", BODY, BEARER, JSON))
+        await house.desk.asked.wait()
+        raw.writer.transport.set_write_buffer_limits(high=0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await raw.send_for_ever(b"", get("/livez") * 1000)
+        assert len(only_guest(house)._h11.trailing_data[0]) < 200_000
+        house.desk.gate.set()
+        assert [(await raw.answer()).status for _ in range(1001)] == [202] + [200] * 1000
 
 
 async def test_a_client_that_leaves_while_it_is_answered_harms_nobody(house: House) -> None:

@@ -259,6 +259,18 @@ async def test_a_broken_rule_has_its_close_code(name: str, data: bytes, code: in
         await caller.wait_lost()
 
 
+async def test_what_picows_refuses_ends_in_time_although_nobody_reads() -> None:
+    async with open_house(replace(SMALL, transport=QUICK)) as house, connect_ws(house.http_port) as raw:
+        raw.pause_reading()
+        caller = await house.hall.caller()
+        while caller.said != ["pause"]:
+            caller.wire.write([bytes(60_000)])
+            await asyncio.sleep(0)
+        caller.wire.flow.end()  # type: ignore[attr-defined]  # else its own cut would come first
+        await raw.send(frame(BINARY, b"a", masked=False))
+        assert await caller.wait_lost() == "bad WebSocket frames"
+
+
 async def test_a_message_over_the_limit_in_fragments_is_cut() -> None:
     async with open_house(SMALL) as house, connect_ws(house.http_port) as raw:
         (await house.hall.caller()).wire.write([b"welcome"])
