@@ -129,11 +129,11 @@ class Feed:
     def _catch_up(self) -> None:
         """Be live if nothing is missing; else read on, as far as credit and the peer's reading allow."""
         self.is_live = False
+        self._tell_drained()  # whatever newer ones wait for: what waited at login is through
         if self.is_reading:
             return
         if self.expected > self._head_seen and not self._unsure:
             self.is_live = self.is_writable
-            self._tell_drained()
         elif self.is_writable and self.expected <= self._granted:
             self.is_reading = True
             self._head_at_read = self._head_seen
