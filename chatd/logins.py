@@ -123,8 +123,7 @@ class Logins:
                 opened = await self.claim(line)
         except LinkDown:
             return  # the next PING finds it
-        line.session.devices = opened.devices
-        line.session.doubt()
+        line.session.reopened(opened)
         self._board.attend(line)
 
     async def look_up(self, lines: list[Line]) -> None:

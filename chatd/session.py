@@ -49,13 +49,15 @@ class Session:
         self.device = ""
         self.expires_s: float | None = None  # Unix time at which the credentials end
         self.devices = 1  # known devices of the user: more than one want copies of what is sent
+        self.generation = b""  # of the queue that this session counts in
         self.unaccepted = 0
         self.last_cid = 0  # the largest cid taken in this session
         self.accepted_cid = 0
         self._gate = gate
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
-        self._holding = False
+        self.is_holding = False  # reading from the peer waits for answers
+        self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
         """What is to be done now, in order."""
@@ -74,8 +76,8 @@ class Session:
                 self._take_ack(event)
             else:
                 self._take(event, now_ms)
-        if self.unaccepted >= self._limits.unaccepted_max and not self._holding:
-            self._holding = True
+        if self.unaccepted >= self._limits.unaccepted_max and not self.is_holding:
+            self.is_holding = True
             self.effects.append(HoldReading())
 
     def _take(self, event: Event, now_ms: int) -> None:
@@ -85,6 +87,7 @@ class Session:
             case Signal():
                 self._take_signal(event)
             case Ping():
+                self._asked_at = self.feed.expected - 1 if self._asked_at is None else self._asked_at
                 self.effects.append(AskHead())
             case Credit():
                 self._take_credit(event)
@@ -164,6 +167,7 @@ class Session:
         """The register entry is ours and the queue is open: WELCOME, then what waits."""
         self.expires_s = identity.expires_s
         self.devices = opened.devices
+        self.generation = opened.generation
         self._origin = Origin(self.user, device_tag(self.user, self.device))
         known = hello.ref if hello.generation == opened.generation and hello.ref <= opened.head else 0
         acked = max(opened.cursor, known)
@@ -221,8 +225,8 @@ class Session:
 
     def _answered(self, count: int) -> None:
         self.unaccepted -= count
-        if self._holding and self.unaccepted < self._limits.unaccepted_max:
-            self._holding = False
+        if self.is_holding and self.unaccepted < self._limits.unaccepted_max:
+            self.is_holding = False
             self.effects.append(ResumeReading())
 
     def _refuse(self, ref: int, code: Code, detail: str, *, retry_after_ms: int = 0) -> None:
@@ -232,7 +236,8 @@ class Session:
 
     def push(self, first: int, last: int, frames: bytes) -> None:
         """Frames of seqs first..last. Before WELCOME they only show that something waits."""
-        self.feed.push(first, last, frames)
+        if not self.conn.is_over:  # the transport of a session that is over may stay for a moment
+            self.feed.push(first, last, frames)
 
     def signal(self, frames: bytes) -> None:
         """Ephemeral frames: shed first when the peer reads slowly."""
@@ -244,16 +249,26 @@ class Session:
         if self.is_open:
             self.feed.reaches(head)
 
-    def doubt(self) -> None:
-        """Hand-overs may have been lost."""
-        if self.is_open:
+    def reopened(self, opened: Opened) -> None:
+        """The register entry was put back and the queue opened once more: hand-overs may have been lost meanwhile."""
+        self.devices = opened.devices
+        if not self.is_open:
+            return
+        if opened.generation != self.generation:
+            self.fail(Code.STORE_DOWN, QUEUE_ANEW)
+        else:
             self.feed.doubt()
 
     def head_told(self, head: int | None, now_ms: int) -> None:
-        """The answer to AskHead: the PING is answered, a position that is behind is repaired. None: nobody knows."""
+        """The answer to AskHead: the PING is answered, a position that is behind is repaired. None: nobody knows.
+
+        What was delivered since the question may be newer than the answer: only an answer behind the position at the
+        question shows that the queue went back.
+        """
+        asked_at, self._asked_at = self._asked_at, None
         if self.is_open:
             self.conn.send(Pong(head or 0, 0, head is not None, now_ms))
-            if head is not None and head < self.feed.expected - 1:
+            if head is not None and head < (asked_at or 0):
                 self.fail(Code.STORE_DOWN, QUEUE_ANEW)
             elif head is not None:
                 self.feed.reaches(head)
