@@ -6,9 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvloop
+
+
+class StartFailed(Exception):
+    """The daemon cannot start; the text says why, in words for its operator."""
 
 
 def run_daemon(work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
@@ -27,14 +31,21 @@ def run_daemon(work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
             loop.add_signal_handler(number, end)
         await work(stop)
 
+    reasons: list[str] = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        try:
+            runner.run(main())
+        except* StartFailed as failed:
+            reasons = [str(fault) for fault in _leaves(failed)]
     sys.stdout.flush()
-    return 0
+    sys.stderr.write("".join(f"{reason}\n" for reason in reasons))
+    return 1 if reasons else 0
 
 
-async def until(stop: asyncio.Event, tasks: asyncio.TaskGroup, work: list[asyncio.Task[None]]) -> None:
-    """Wait for the stop, then cancel `work` (tasks of `tasks`, which then ends)."""
-    await stop.wait()
-    for task in work:
-        task.cancel()
+def _leaves(fault: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep."""
+    if isinstance(fault, BaseExceptionGroup):
+        for inner in fault.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield fault

@@ -51,9 +51,9 @@ async def serve(
 
 def _say_ready(config: ChatConfig, listeners: Listeners) -> None:
     program = Path(sys.argv[0]).with_name("chat")
-    server = f"tcp://{config.tcp.host}:{listeners.tcp_port}"
+    server = f"tcp://{config.tcp.host}:{listeners.tcp_ports[0]}"
     sys.stdout.write(
-        f"chatd is ready: {server}, http://{config.http.host}:{listeners.http_port} ({config.mode}). "
+        f"chatd is ready: {server}, http://{config.http.host}:{listeners.http_ports[0]} ({config.mode}). "
         f"Next, in another terminal: {program} --server {server} --user NAME\n"
     )
     sys.stdout.flush()

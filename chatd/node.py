@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from brokerd.daemon import StartFailed
 from brokerd.ports import Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
-from chatd.config import ChatConfig
-from chatd.listener import Listeners
+from chatd.config import ChatConfig, ListenSection
+from chatd.listener import ListenerConfig, Listeners, Place, server_tls
 from chatd.metrics import Metrics, Source
 from chatd.office import Office
 from chatd.ports import Accounts
 from chatd.postroom import Postroom
 from chatd.switchboard import Switchboard
+from chatd.web.handshake import Admission
 from protocol.errors import Code
 
 TICK_S: Final = 1.0
@@ -48,6 +50,34 @@ def new_node_id(name: str) -> str:
     return f"{name}:{time.time_ns() // 1_000_000:x}{os.urandom(2).hex()}"
 
 
+def _listening(config: ChatConfig) -> ListenerConfig:
+    limits = config.limits
+    return ListenerConfig(
+        tcp=(_place(config.tcp),),
+        http=(_place(config.http),),
+        limits=config.wire_limits(),
+        admission=Admission(origins=frozenset(config.ws.allowed_origins)),
+        connections_max=limits.connections_max,
+        connections_per_address_max=limits.connections_per_address_max,
+    )
+
+
+def _place(section: ListenSection) -> Place:
+    tls = server_tls(section.tls_cert, section.tls_key) if section.tls_cert and section.tls_key else None
+    return Place(section.host, section.port, tls)
+
+
+@asynccontextmanager
+async def _opened(listeners: Listeners) -> AsyncIterator[None]:
+    """The listeners, with a reason for people when a port cannot be had."""
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(listeners)
+        except OSError as fault:
+            raise StartFailed(f"cannot listen: {fault.strerror or fault}; tcp.port and http.port say where") from fault
+        yield
+
+
 class Node:
     """`run` is its only task."""
 
@@ -70,7 +100,8 @@ class Node:
                 tasks.create_task(self._tick(board)),
             ]
             office = Office(board, self._metrics(board, postroom), lambda: self._health(board))
-            async with Listeners(board, office, self._accounts, self._config, self._log) as listeners:
+            listeners = Listeners(_listening(self._config), board, self._accounts, office)
+            async with _opened(listeners):
                 result = on_ready(listeners)
                 if result is not None:
                     await result
@@ -144,7 +175,7 @@ class Node:
     async def _drain(self, board: Switchboard, listeners: Listeners) -> None:
         """Not ready → no new connections → GOAWAY → what is in flight is finished → the rest is closed."""
         board.is_draining = True
-        await listeners.stop_accepting()
+        listeners.stop_accepting()
         window_s = self._config.drain_s_max
         self._log.info("node_draining", sessions=len(board.roster), seconds_max=window_s)
         for count, line in enumerate(board.roster):
