@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from brokerd.ports import Inbound, LinkDown
+from brokerd.ports import Inbound, LinkDown, PostRefused
 from chatd.effects import Gate, PostEntry
 from protocol.envelope import (
     BATCH_BYTES_MAX,
@@ -164,13 +164,13 @@ class Postbox:
 
     def _posted(self, future: asyncio.Future[None], tickets: list[Ticket | None]) -> None:
         self._in_flight -= 1
-        fault = None if future.cancelled() else future.exception()
-        if future.cancelled() or isinstance(fault, LinkDown):
-            _refuse(tickets, Code.BUSY, Processed.UNKNOWN)
-        elif fault is not None:
-            _refuse(tickets, Code.BUSY, Processed.NO)
-        else:
+        self._shut_since_s = None  # it moves
+        if not future.cancelled() and future.exception() is None:
             _accept(tickets)
+        elif not future.cancelled() and isinstance(future.exception(), PostRefused):
+            _refuse(tickets, Processed.NO)
+        else:
+            _refuse(tickets, Processed.UNKNOWN)
         self._wake()
 
     # --- time
@@ -191,11 +191,19 @@ class Postbox:
             self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
+        """Acknowledgements are not refused, they wait on: nobody would send them again."""
+        waiting: dict[Ticket, int] = {}  # with how many of its parts have not left
         for pile in self._piles:
-            tickets = pile.tickets
+            for post, ticket in zip(pile.posts, pile.tickets, strict=True):
+                if ticket is not None:
+                    waiting[ticket] = waiting.get(ticket, 0) + 1
+                elif isinstance(post, AckPost):
+                    key = (post.user, post.device)
+                    self._acks[key] = max(post.seq, self._acks.get(key, 0))
             pile.posts, pile.tickets, pile.size = [], [], 0
-            _refuse(tickets, Code.BUSY, Processed.NO)
         self._waiting = self._waiting_bytes = 0
+        for ticket, parts in waiting.items():
+            _refuse([ticket], Processed.NO, parts)
 
     @property
     def is_idle(self) -> bool:
@@ -240,9 +248,10 @@ def _accept(tickets: list[Ticket | None]) -> None:
         by.accepted(cids)
 
 
-def _refuse(tickets: list[Ticket | None], code: Code, processed: Processed) -> None:
+def _refuse(tickets: list[Ticket | None], processed: Processed, parts: int = 1) -> None:
+    """`parts` of each were not taken (or nobody knows): of a message with another part, nobody knows the whole."""
     for ticket in tickets:
         if ticket is not None and ticket.parts > 0:
-            known = processed if ticket.whole == 1 else Processed.UNKNOWN  # the other part may have been taken
+            known = processed if ticket.whole == parts else Processed.UNKNOWN
             ticket.parts = -1  # and it answers nobody any more
-            ticket.by.refused(ticket.cid, code, known, REFUSED_RETRY_MS)
+            ticket.by.refused(ticket.cid, Code.BUSY, known, REFUSED_RETRY_MS)
