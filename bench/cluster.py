@@ -29,12 +29,12 @@ class Cluster:
         nodes: int = NODES,
         brokers: int = BROKERS,
         fsync: Fsync = "always",
-        env: dict[str, str] | None = None,
+        lease_s: int = 15,
     ) -> None:
         self.folder = folder
         self.redis = RedisServer(folder / "redis", appendfsync=fsync)
         self.rabbit = RabbitServer(folder / "rabbit")
-        self._env = env or {}
+        self._lease_s = lease_s
         self._counts = (nodes, brokers)
         self.nodes: list[Chatd] = []
         self.brokers: list[Brokerd] = []
@@ -50,9 +50,12 @@ class Cluster:
     def _start(self) -> None:
         self.redis.start()
         self.rabbit.start()
-        shared = {"REDIS_URL": self.redis.url, "RABBIT_URL": self.rabbit.url, **self._env}
+        shared = {"REDIS_URL": self.redis.url, "RABBIT_URL": self.rabbit.url}
         for number in range(1, self._counts[0] + 1):
-            env = {f"CHATD_{key}": value for key, value in shared.items()} | {"CHATD_MODE": "cluster"}
+            env = {f"CHATD_{key}": value for key, value in shared.items()} | {
+                "CHATD_MODE": "cluster",
+                "CHATD_LEASE_S": str(self._lease_s),
+            }
             self.nodes.append(Chatd(self.folder / "chatd", f"chatd{number}", env))
         for number in range(1, self._counts[1] + 1):
             env = {f"BROKERD_{key}": value for key, value in shared.items()}

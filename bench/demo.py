@@ -160,7 +160,7 @@ def run(mode: str, play: list[Speech], folder: Path, say: Say) -> Verdict:
                 return runner.run(converse(play, server, [(middle, server)], say, bar))
             finally:
                 server.stop()
-        with Cluster(folder / mode, env={"LEASE_S": "3"}) as cluster:
+        with Cluster(folder / mode, lease_s=3) as cluster:
             node = cluster.nodes[0]
             killed: list[tuple[int, Daemon]] = [
                 (middle, node),

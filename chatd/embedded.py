@@ -21,7 +21,7 @@ from chatd.node import Links
 @asynccontextmanager
 async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any) -> AsyncIterator[Links]:
     """The links of a node whose back room runs beside it; the back room ends last."""
-    config.data_dir.mkdir(parents=True, exist_ok=True)
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     register = MemoryRegister()
     queue = MemoryQueue(dead_letters_path=config.data_dir / "dead-letters")
     nodes = MemoryNodes()

@@ -40,5 +40,5 @@ def embedded_server(tmp_path: Path) -> Iterator[Chatd]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A private Redis and RabbitMQ, two chatd, two brokerd. Shared: a test makes users of its own, and mends what it
     killed before it ends."""
-    with Cluster(tmp_path_factory.mktemp("cluster"), env={"LEASE_S": "3"}) as running:
+    with Cluster(tmp_path_factory.mktemp("cluster"), lease_s=3) as running:
         yield running

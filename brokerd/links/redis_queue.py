@@ -140,7 +140,7 @@ class RedisSentQueue:
 
     async def note_trouble(self, user: str, device: str, reason: int, at_ms: int) -> None:
         """Keep the reason and count the attempt, of a known device; one stop told twice counts once."""
-        await ask(self._link, self._trouble(*_keys(user, "cs"), device, reason, at_ms))
+        await ask(self._link, self._trouble(*_keys(user, "cs"), device, int(reason), at_ms))
 
     async def status(self, user: str) -> QueueStatus | None:
         """The state of a user's queue, None when there is no such user."""
@@ -170,7 +170,7 @@ class RedisSentQueue:
 
     async def bury(self, user: str, seqs: Sequence[int], reason: int, now_ms: int) -> None:
         """Make tombstones. A crash before the schedule is told leaves the user due: one sweep too many."""
-        next_ms = await ask(self._link, self._bury(*_keys(user, "mqc"), reason, *seqs))
+        next_ms = await ask(self._link, self._bury(*_keys(user, "mqc"), int(reason), *seqs))
         await ask(self._link, ("ZADD", "sweep", next_ms, user) if next_ms else ("ZREM", "sweep", user))
 
     # --- users

@@ -134,6 +134,7 @@ class FileAccounts:
             password = b""
         if not password or not is_name(user):
             raise LoginRefused(Code.BAD_CREDENTIALS, "no password or no user name")
+        self._passwd.value_now()  # who was added a moment ago may log in: BAD_CREDENTIALS would be final
         users = self._users()
         now_s = self._clocks.monotonic_s()
         if self._proved.has(user, password, now_s):
