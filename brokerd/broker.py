@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 
+from brokerd.batches import batches
 from brokerd.ports import (
     Ack,
     Acked,
@@ -27,7 +29,7 @@ from brokerd.ports import (
     Shards,
 )
 from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
-from protocol.envelope import EntryPost, Post, Undecodable, pack_batch, unpack_posts
+from protocol.envelope import EntryPost, Post, Undecodable, unpack_posts
 from protocol.errors import Code
 from protocol.names import shard_of
 
@@ -35,8 +37,10 @@ WORK_BYTES_MAX: Final = 8 * 1024 * 1024  # inbound bytes that one round trip tak
 WORK_BATCHES_MAX: Final = 64
 RETRY_S: Final = 0.25  # between two tries while the store or the queue is down
 SWEEP_ENTRIES_MAX: Final = 256
-SETTLING_MAX: Final = 1024  # receipts on their way at one time; beyond it a shard waits
+SETTLING_MAX: Final = 1024  # settled and swept at one time; beyond it they wait, but never their shard
 HANDED_SEATS_MAX: Final = 100_000  # seats remembered by node, to be released when the node is gone
+
+_Decoded = tuple[Delivery, list[Post]]
 
 
 @dataclass(slots=True)
@@ -81,7 +85,8 @@ class Broker:
         self._store, self._register = sent_queue, register
         self._clock_ms, self._log = clock_ms, log
         self._handed: dict[str, dict[tuple[str, str], Handed]] = {}
-        self._settling = asyncio.Semaphore(SETTLING_MAX)
+        self._settling = 0
+        self._to_settle: dict[tuple[str, str], Callable[[], Coroutine[Any, Any, None]]] = {}  # by user and device
         self._tasks: asyncio.TaskGroup | None = None
         nodes.on_absent(self._node_absent)
 
@@ -114,28 +119,31 @@ class Broker:
                 await self._work(_take_some(waiting))
 
     async def _work(self, deliveries: list[Delivery]) -> None:
-        """One round; what cannot be worked off, whatever the reason, is narrowed down to one batch and buried."""
-        try:
-            await self._round(deliveries)
-        except Exception as fault:  # a poison batch must not stop its shard for ever
-            self._log.exception("round_failed", batches=len(deliveries))
-            if len(deliveries) == 1:
-                return self._bury(deliveries[0], f"{type(fault).__name__}: {fault}")
-            for delivery in deliveries:
-                await self._work([delivery])
-
-    async def _round(self, deliveries: list[Delivery]) -> None:
-        """Everything in `deliveries`, in order, in one round trip."""
-        posts: list[Post] = []
-        good: list[Delivery] = []
+        """Decode, once; what cannot be decoded is buried."""
+        decoded: list[_Decoded] = []
         for delivery in deliveries:
             try:
-                posts += unpack_posts(delivery.body)[1]
-                good.append(delivery)
+                decoded.append((delivery, unpack_posts(delivery.body)[1]))
             except Undecodable as fault:
                 self._bury(delivery, str(fault))
-        if not good:
-            return
+        if decoded:
+            await self._try(decoded)
+
+    async def _try(self, decoded: list[_Decoded]) -> None:
+        """One round; what cannot be worked off, whatever the reason, is narrowed down to one batch and buried."""
+        try:
+            await self._round(decoded)
+        except Exception as fault:  # a poison batch must not stop its shard for ever
+            self._log.exception("round_failed", batches=len(decoded))
+            if len(decoded) == 1:
+                return self._bury(decoded[0][0], f"{type(fault).__name__}: {fault}")
+            for one in decoded:
+                await self._try([one])
+
+    async def _round(self, decoded: list[_Decoded]) -> None:
+        """Everything in `decoded`, in order, in one round trip."""
+        good = [delivery for delivery, _ in decoded]
+        posts = [post for _, items in decoded for post in items]
         work = plan(posts)
         appended, acked = await self._ask_store(work)
         now_ms = self._clock_ms()
@@ -145,9 +153,10 @@ class Broker:
         self._finish(good, routed.bounces)
         for ack, answer in zip(work.acks, acked, strict=True):
             if answer.owed:
-                await self._begin(self._settle(ack, answer))
+                has_room = self._settling < SETTLING_MAX
+                self._begin(ack.user, ack.device, partial(self._settle, ack, answer if has_room else None))
         for user in work.sweeps:
-            await self._begin(self._sweep(user))
+            self._begin(user, "", partial(self._sweep, user))
 
     async def _ask_store(self, work: Plan) -> tuple[list[Appended], list[Acked]]:
         """Append and acknowledge in one pipelined round trip; again and again while the store is down."""
@@ -175,7 +184,8 @@ class Broker:
 
     def _hand_over(self, routed: Routed) -> None:
         for node, parcels in routed.parcels.items():
-            self._nodes.hand(node, pack_batch(self.name, parcels))
+            for batch in batches(self.name, parcels):
+                self._nodes.hand(node, batch)
             seats = self._handed.setdefault(node, {})
             if len(seats) > HANDED_SEATS_MAX:
                 seats.clear()  # worst case: a stale seat is found again at its next message
@@ -216,22 +226,40 @@ class Broker:
 
     # --- receipts and expiry, beside the shard's work
 
-    async def _begin(self, work: Any) -> None:
-        """Start something beside the worker; waits while SETTLING_MAX are on their way."""
-        assert self._tasks is not None
-        await self._settling.acquire()
-        self._tasks.create_task(self._and_release(work))
+    def _begin(self, user: str, device: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start something beside the worker, now or in its turn; a newer one of the same device takes its place.
 
-    async def _and_release(self, work: Any) -> None:
+        The worker must not wait for it: receipts may be durable only once this very worker, or another that waits as
+        well, has saved them.
+        """
+        self._to_settle[user, device] = work
+        self._begin_more()
+
+    def _begin_more(self) -> None:
+        assert self._tasks is not None
+        while self._to_settle and self._settling < SETTLING_MAX:
+            work = self._to_settle.pop(next(iter(self._to_settle)))
+            self._settling += 1
+            self._tasks.create_task(self._and_next(work()))
+
+    async def _and_next(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except LinkDown as down:
             self._log.warning("settling_interrupted", error=str(down))  # the sweep finds it again
+        except Exception:  # one user's broken entry must not end the broker of all
+            self._log.exception("settling_failed")
         finally:
-            self._settling.release()
+            self._settling -= 1
+        self._begin_more()
 
-    async def _settle(self, ack: Ack, answer: Acked) -> None:
-        """Post the receipts that an ack made due; forget that they were owed only when they are durable."""
+    async def _settle(self, ack: Ack, answer: Acked | None) -> None:
+        """Post the receipts that an ack made due; forget that they were owed only when they are durable.
+
+        Without an answer (its bodies were let go while the ack waited for its turn) the store is asked once more.
+        """
+        if answer is None:
+            [answer] = await self._store.acknowledge([ack], self._clock_ms())
         while answer.owed:
             posts = delivered_posts(ack.user, answer.owed, self._clock_ms())
             await self._post_all(posts)
@@ -262,15 +290,17 @@ class Broker:
         for post in posts:
             by_shard.setdefault(shard_of(post.to, self._shards), []).append(post)
         for shard, items in by_shard.items():
-            batch = pack_batch(self.name, items)
-            while True:
-                try:
-                    await self._inbound.post(shard, batch)
-                    break
-                except (LinkDown, PostRefused) as down:
-                    self.counts.retries += 1
-                    self._log.warning("receipts_delayed", shard=shard, error=str(down))
-                    await asyncio.sleep(RETRY_S)
+            for batch in batches(self.name, items):
+                await self._post(shard, batch)
+
+    async def _post(self, shard: int, batch: bytes) -> None:
+        while True:
+            try:
+                return await self._inbound.post(shard, batch)
+            except (LinkDown, PostRefused) as down:
+                self.counts.retries += 1
+                self._log.warning("receipts_delayed", shard=shard, error=str(down))
+                await asyncio.sleep(RETRY_S)
 
     # --- stale seats
 
