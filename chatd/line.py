@@ -61,7 +61,8 @@ class Line:
         """It caught up."""
         self.paused_s = None
         self.session.set_writable(True)
-        self.wire.resume_reading()
+        if not self.session.is_holding:
+            self.wire.resume_reading()
         self.board.attend(self)
 
     def lost(self, reason: str) -> None:

@@ -16,6 +16,7 @@ from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.ports import LinkDown, Seat
 from protocol.codec import encode_body
 from protocol.envelope import EntryPost, Parcel, Post, PostKind, pack_batch, unpack_parcels
+from protocol.frames import pack_frame
 from protocol.messages import Deliver, Message
 from protocol.names import device_tag, message_id, shard_of
 from protocol.wire import Type
@@ -42,6 +43,7 @@ class Outages:
         self._part = part
         self.down: set[str] = set()
         self.lost_answers: set[str] = set()  # carried out once more, but nobody hears
+        self.held: dict[str, asyncio.Event] = {}  # the answer waits for it
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -52,6 +54,8 @@ class Outages:
             if name in self.down:
                 raise LinkDown(f"{name} is down")
             answer = await real(*args)
+            if name in self.held:
+                await self.held[name].wait()
             if name in self.lost_answers:
                 self.lost_answers.remove(name)
                 raise LinkDown(f"{name} did not answer")
@@ -102,8 +106,6 @@ class BackRoom:
 
 
 def _message(seq: int, item: Any) -> Message:
-    from protocol.frames import pack_frame
-
     return messages_of(pack_frame(item.type, item.flags, seq, item.body))[0]
 
 

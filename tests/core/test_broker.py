@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ async def room(tmp_path: Path) -> AsyncIterator[BackRoom]:
         yield running
 
 
-def receipts(room_read: list[object]) -> list[tuple[Status, tuple[bytes, ...], int]]:
+def receipts(room_read: Sequence[object]) -> list[tuple[Status, tuple[bytes, ...], int]]:
     return [(Status(it.status), it.ids, it.reason) for it in room_read if isinstance(it, Receipt)]
 
 
