@@ -81,9 +81,11 @@ class ChannelSink:
 
 
 class FrameReader(Protocol):
-    """Takes the frames of one channel; `data[at:stop]` is the payload. False: the frame is aiormq's to read."""
+    """Takes the frames of one channel."""
 
-    def take(self, kind: int, data: bytes, at: int, stop: int) -> bool: ...
+    def take(self, kind: int, data: bytes, at: int, stop: int) -> bool:
+        """`data[at:stop]` is the payload. False: the frame is aiormq's to read."""
+        ...
 
 
 class ChannelReader:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from brokerd.ports import Register, SentQueue
+from tests.contracts.letters import GEN, NOW
 from tests.contracts.store_factories import FACTORIES, Bounds, Stores
 
 
@@ -33,3 +34,10 @@ def sent_queue(stores: Stores) -> SentQueue:
 def register(stores: Stores) -> Register:
     """An empty Register."""
     return stores.register
+
+
+@pytest.fixture
+async def bob(sent_queue: SentQueue) -> SentQueue:
+    """A queue in which bob is known, with one device that has read nothing."""
+    await sent_queue.open("bob", "phone", GEN, NOW)
+    return sent_queue

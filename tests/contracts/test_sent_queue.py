@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Appended, Entry, Owed, SentQueue, Stored
-from protocol.wire import GENERATION_BYTES, Flag, Type
+from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Owed, SentQueue, Stored
+from protocol.wire import Flag, Type
+from tests.contracts.letters import CAT, DAY, GEN, NOW, ack, bodies, floor, letter, letters, results, save
 from tests.contracts.store_factories import RETENTION_S, Bounds
-
-NOW = 1_700_000_000_000
-DAY = 24 * 3600 * 1000
-GEN = b"1" * GENERATION_BYTES
-ANN = b"ann's tag"
-CAT = b"cat's tag"
-GONE = 417  # any error code
-
-
-def letter(
-    cid: int, body: bytes = b"hello", *, origin: bytes = ANN, type: int = Type.DELIVER, flags: int = 0, expires_ms: int = 0
-) -> Entry:  # fmt: skip
-    return Entry(origin, cid, int(type), int(flags), expires_ms, body)
-
-
-def letters(first: int, last: int, **more: int) -> list[Entry]:
-    return [letter(cid, b"letter %d" % cid, **more) for cid in range(first, last + 1)]
-
-
-async def save(queue: SentQueue, entries: Sequence[Entry], user: str = "bob", now_ms: int = NOW) -> Appended:
-    [answer] = await queue.append([Append(user, entries)], now_ms)
-    return answer
-
-
-async def results(queue: SentQueue, entries: Sequence[Entry], user: str = "bob", now_ms: int = NOW) -> list[int]:
-    return list((await save(queue, entries, user, now_ms)).results)
-
-
-async def ack(queue: SentQueue, device: str, seq: int, settled: int = 0, user: str = "bob") -> list[Owed]:
-    [answer] = await queue.acknowledge([Ack(user, device, seq, settled)], NOW)
-    return list(answer.owed)
-
-
-async def bodies(queue: SentQueue, after: int = 0, user: str = "bob") -> list[bytes]:
-    return [entry.body for entry in (await queue.read(user, after, 10_000, 10**9)).entries]
-
-
-async def floor(queue: SentQueue, user: str = "bob") -> int:
-    status = await queue.status(user)
-    assert status is not None
-    return status.floor
-
-
-@pytest.fixture
-async def bob(sent_queue: SentQueue) -> SentQueue:
-    """A queue in which bob is known, with one device that has read nothing."""
-    await sent_queue.open("bob", "phone", GEN, NOW)
-    return sent_queue
-
 
 # --- append
 
@@ -327,106 +277,6 @@ async def test_a_page_behind_a_trimmed_place_says_where_it_begins(bob: SentQueue
     await ack(bob, "phone", 2)
     page = await bob.read("bob", 0, 10, 1000)
     assert (page.first, len(page.entries), page.head) == (3, 1, 3)
-
-
-# --- expiry
-
-
-async def test_what_expired_is_told_then_buried_and_its_seq_stays(bob: SentQueue) -> None:
-    await save(bob, [letter(1, b"a"), letter(2, b"b", expires_ms=NOW + 5, flags=Flag.RECEIPT), letter(3, b"c")])
-    assert await bob.due(NOW + 4, 10) == []
-    assert await bob.due(NOW + 5, 10) == ["bob"]
-    assert await bob.expired("bob", NOW + 4, 10) == []
-    assert await bob.expired("bob", NOW + 5, 10) == [Owed(2, Flag.RECEIPT, b"b")]
-    await bob.bury("bob", [2], GONE, NOW + 5)
-    page = await bob.read("bob", 0, 10, 1000)
-    assert [(entry.type, entry.flags, entry.body) for entry in page.entries] == [
-        (Type.DELIVER, 0, b"a"), (0, 0, b"417"), (Type.DELIVER, 0, b"c"),
-    ]  # fmt: skip
-    assert await bob.due(NOW + 10**9, 10) == []
-    assert await bob.expired("bob", NOW + 10**9, 10) == []
-
-
-async def test_tombstones_at_the_front_are_trimmed_and_a_late_device_is_told(bob: SentQueue) -> None:
-    await save(bob, [*letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT), *letters(3, 3, flags=Flag.RECEIPT)])
-    await bob.bury("bob", [1, 2], GONE, NOW + 1)
-    page = await bob.read("bob", 0, 10, 1000)
-    assert (page.first, len(page.entries), page.head) == (3, 1, 3)
-    assert [item.seq for item in await ack(bob, "phone", 3)] == [3], "what expired is not DELIVERED as well"
-    assert await ack(bob, "phone", 3, settled=3) == []
-    assert await floor(bob) == 3
-
-
-async def test_burying_twice_or_what_is_gone_changes_nothing(bob: SentQueue) -> None:
-    await save(bob, letters(1, 3))
-    for _ in range(2):
-        await bob.bury("bob", [2, 99], GONE, NOW)
-    await bob.bury("nobody", [1], GONE, NOW)
-    assert [entry.type for entry in (await bob.read("bob", 0, 10, 1000)).entries] == [Type.DELIVER, 0, Type.DELIVER]
-    assert not await bob.has_user("nobody")
-
-
-async def test_bodies_of_tombstones_are_freed(bob: SentQueue) -> None:
-    await save(bob, [letter(1, b"a"), letter(2, bytes(5_000))])
-    await bob.bury("bob", [2], GONE, NOW)
-    status = await bob.status("bob")
-    assert status is not None
-    assert status.bytes < 1_000
-
-
-async def test_expired_entries_come_oldest_first_and_bounded(bob: SentQueue) -> None:
-    await save(bob, letters(1, 6, expires_ms=NOW + 1))
-    assert [item.seq for item in await bob.expired("bob", NOW + 1, 4)] == [1, 2, 3, 4]
-    await bob.bury("bob", [1, 2, 3, 4], GONE, NOW + 1)
-    assert await bob.due(NOW + 1, 10) == ["bob"], "two are left"
-
-
-async def test_a_message_that_every_device_has_does_not_expire(bob: SentQueue) -> None:
-    await save(bob, letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT))
-    assert len(await ack(bob, "phone", 1)) == 1
-    assert [item.seq for item in await bob.expired("bob", NOW + 1, 10)] == [2], "1 is delivered, though not settled"
-
-
-async def test_a_message_whose_receipt_is_on_its_way_does_not_expire_meanwhile(bob: SentQueue) -> None:
-    await bob.open("bob", "tablet", GEN, NOW)
-    await save(bob, [letter(1, expires_ms=NOW + 1), letter(2, expires_ms=NOW + 1, flags=Flag.RECEIPT)])
-    assert [item.seq for item in await ack(bob, "phone", 2)] == [2]
-    assert [item.seq for item in await bob.expired("bob", NOW + 1, 10)] == [1], "burying 2 would lose its receipt"
-
-
-async def test_a_message_that_was_delivered_to_one_device_is_not_told_expired_as_well(bob: SentQueue) -> None:
-    await bob.open("bob", "tablet", GEN, NOW)
-    await save(bob, letters(1, 1, expires_ms=NOW + 1, flags=Flag.RECEIPT))
-    assert len(await ack(bob, "phone", 1)) == 1
-    assert await ack(bob, "phone", 1, settled=1) == []
-    assert [(item.seq, item.flags) for item in await bob.expired("bob", NOW + 1, 10)] == [(1, 0)]
-
-
-async def test_a_sweep_finds_the_receipts_that_a_crash_left_owed(bob: SentQueue) -> None:
-    await save(bob, letters(1, 2, flags=Flag.RECEIPT))
-    assert len(await ack(bob, "phone", 2)) == 2  # and then the broker died
-    assert [item.seq for item in await ack(bob, "", 0)] == [1, 2]
-    assert await ack(bob, "", 0, settled=2) == []
-    assert await floor(bob) == 2
-
-
-async def test_due_gives_the_longest_due_first_and_moves_earlier_with_an_append(bob: SentQueue) -> None:
-    for user, expires_ms in (("cat", NOW + 30), ("dan", NOW + 20), ("eve", NOW + 40)):
-        await bob.create_user(user, GEN, NOW)
-        await save(bob, letters(1, 1, expires_ms=expires_ms), user)
-    assert await bob.due(NOW + 30, 10) == ["dan", "cat"]
-    assert await bob.due(NOW + 50, 2) == ["dan", "cat"]
-    await save(bob, letters(2, 2, expires_ms=NOW + 10), "eve")
-    await save(bob, letters(2, 2, expires_ms=NOW + 99), "dan")
-    assert await bob.due(NOW + 25, 10) == ["eve", "dan"]
-    await bob.delete_user("eve")
-    assert await bob.due(NOW + 25, 10) == ["dan"]
-
-
-async def test_a_repeat_does_not_make_a_user_due_by_its_own_time(bob: SentQueue) -> None:
-    await save(bob, letters(1, 1, expires_ms=NOW + 50))
-    await save(bob, letters(1, 1, expires_ms=NOW + 10))
-    assert await bob.due(NOW + 40, 10) == []
 
 
 # --- what people see

@@ -9,32 +9,22 @@ from chatd.effects import (
     Acknowledge,
     AskHead,
     Close,
-    Effect,
-    Gate,
     HoldReading,
-    Login,
     PostEntry,
     PostSignal,
     ReadQueue,
     ResumeReading,
 )
-from chatd.ports import Identity
-from chatd.session import BUSY_RETRY_MS, QUEUE_ANEW, Session
+from chatd.session import BUSY_RETRY_MS, QUEUE_ANEW
 from protocol.codec import encode, encode_body
-from protocol.connection import ServerConnection
 from protocol.envelope import EntryPost, PostKind, SignalPost
-from protocol.errors import ERRORS, Code
+from protocol.errors import Code
 from protocol.messages import (
     Accepted,
     Ack,
     Bye,
     Credit,
-    Deliver,
-    Drained,
-    Error,
     GoAway,
-    Hello,
-    Message,
     Ping,
     Pong,
     Read,
@@ -44,123 +34,11 @@ from protocol.messages import (
     Sent,
     Signal,
     Signalled,
-    Welcome,
 )
-from protocol.names import NAME_ALLOWED, device_tag, message_id
+from protocol.names import NAME_ALLOWED, message_id
 from protocol.wire import ACCEPTED_CIDS_MAX, TTL_S_MAX, Flag, Limits, Processed, Status, Type
-from tests.core.peers import GENERATION, NOW_MS, NOW_S, deliver, frames, hello, messages_of, page
-
-TAG = device_tag("ann", "laptop")
-EXPIRES_MS = NOW_MS + TTL_S_MAX * 1000
-
-
-class Rig:
-    """A session with its gate."""
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.gate = Gate()
-        self.session = Session(ServerConnection(limits or Limits(), now_s=NOW_S, preface=False), "5", self.gate)
-
-    def say(self, *messages: Message) -> list[Effect]:
-        """What the session wants done when the peer says this in one breath."""
-        self.session.receive(b"".join(encode(message) for message in messages), NOW_S, NOW_MS)
-        return self.session.take_effects()
-
-    def heard(self) -> list[Message]:
-        """What the peer hears."""
-        return messages_of(self.session.conn.bytes_to_send())
-
-    def log_in(self, login: Hello | None = None, opened: Opened | None = None) -> list[Effect]:
-        """Through to WELCOME, which stays to be heard."""
-        login = login or hello()
-        opened = opened or Opened(0, 0, GENERATION, 1)
-        assert self.say(login) == [Login(login)]
-        self.session.user, self.session.device = login.user, login.device
-        self.session.logged_in(login, Identity("ann", None), opened, node="n1", now_s=NOW_S, now_ms=NOW_MS)
-        return self.session.take_effects()
-
-
-def opened_rig(limits: Limits | None = None, *, devices: int = 1) -> Rig:
-    rig = Rig(limits)
-    rig.log_in(opened=Opened(0, 0, GENERATION, devices))
-    rig.heard()
-    return rig
-
-
-def error(ref: int, code: Code, detail: str = "", *, retry_ms: int = 0, processed: Processed = Processed.NO) -> Error:
-    return Error(ref, 0, int(code), int(processed), retry_ms, detail or ERRORS[code].english)
-
-
-def message(
-    cid: int, to: str = "bob", payload: bytes = b"tea?", flags: int = 0, expires_ms: int = EXPIRES_MS
-) -> EntryPost:
-    body = encode_body(Deliver(0, 0, "ann", message_id(TAG, cid), NOW_MS, payload))
-    return EntryPost(PostKind.ENTRY, to, TAG, cid, Type.DELIVER, flags, expires_ms, body)
-
-
-# --- logging in ---------------------------------------------------------------------------------------------------
-
-
-def test_hello_asks_for_a_login_and_welcome_says_what_was_settled() -> None:
-    rig = Rig(Limits(body_bytes_max=2000, keepalive_s=7, unaccepted_max=9, credit_max=50))
-    effects = rig.log_in(hello(credit=80)._replace(features=("read", "magic")), Opened(3, 3, GENERATION, 1))
-    assert effects == []
-    assert rig.heard() == [
-        Welcome(3, 0, 0, ("read",), "n1", "5", NOW_MS, TAG, 3, GENERATION, 2000, 7000, 9, 50),
-        Drained(3, 0),
-    ]
-
-
-@pytest.mark.parametrize(("user", "device"), [("Ann", "laptop"), ("ann", "lap top"), ("ann", ""), ("a" * 65, "laptop")])
-def test_a_name_that_is_none_ends_the_login(user: str, device: str) -> None:
-    rig = Rig()
-    detail = f"user and device are {NAME_ALLOWED}"
-    assert rig.say(hello(user, device)) == [Close(Code.BAD_NAME, detail)]
-    assert rig.heard() == [error(0, Code.BAD_NAME, detail)]
-
-
-def test_a_user_may_be_left_to_the_token() -> None:
-    login = hello("")
-    assert Rig().say(login) == [Login(login)]
-
-
-def test_a_resume_in_the_same_generation_goes_on_behind_what_the_client_kept() -> None:
-    rig = Rig()
-    effects = rig.log_in(hello(ref=5, generation=GENERATION), Opened(3, 8, GENERATION, 1))
-    assert effects == [Acknowledge(5), ReadQueue(5, 512)]
-    [welcome] = rig.heard()
-    assert isinstance(welcome, Welcome)
-    assert (welcome.ref, welcome.cursor) == (8, 5)
-
-
-@pytest.mark.parametrize(
-    ("ref", "generation"),
-    [(5, b"another!"), (5, b""), (9, GENERATION)],
-    ids=["another generation", "no generation", "beyond the head"],
-)
-def test_a_position_that_does_not_count_here_goes_on_where_the_server_stands(ref: int, generation: bytes) -> None:
-    rig = Rig()
-    effects = rig.log_in(hello(ref=ref, generation=generation), Opened(3, 8, GENERATION, 1))
-    assert effects == [ReadQueue(3, 512)]
-    [welcome] = rig.heard()
-    assert isinstance(welcome, Welcome)
-    assert (welcome.cursor, welcome.generation) == (3, GENERATION)
-
-
-def test_a_client_that_is_behind_the_server_is_not_told_twice() -> None:
-    rig = Rig()
-    effects = rig.log_in(hello(ref=2, generation=GENERATION), Opened(6, 8, GENERATION, 1))
-    assert effects == [ReadQueue(6, 512)]
-
-
-def test_a_refused_login_says_why_once_and_closes() -> None:
-    rig = Rig()
-    rig.say(hello())
-    rig.session.fail(Code.BAD_CREDENTIALS, retry_after_ms=3)
-    rig.session.fail(Code.INTERNAL)
-    assert rig.session.take_effects() == [Close(Code.BAD_CREDENTIALS, "")]
-    assert rig.heard() == [error(0, Code.BAD_CREDENTIALS, retry_ms=3)]
-
+from tests.core.peers import GENERATION, NOW_MS, NOW_S, deliver, frames, hello, page
+from tests.core.session_rig import EXPIRES_MS, TAG, Rig, error, message, opened_rig
 
 # --- sending ------------------------------------------------------------------------------------------------------
 
