@@ -8,7 +8,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test check format cluster demo bench-quick services browser clean
+.PHONY: docs help venv run test check format cluster demo bench-quick services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,6 +60,10 @@ demo: $(READY) services ## a conversation of thousands of lines, on the embedded
 bench-quick: $(READY) services ## throughput of both modes, in half a minute each
 	$(BIN)/python -m bench throughput --mode embedded
 	$(BIN)/python -m bench throughput --mode cluster
+
+docs: $(READY) ## draw the picture and print the configuration's reference
+	$(BIN)/python docs/draw.py
+	$(BIN)/python -m chatd.config > docs/configuration.md
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules
