@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from brokerd import settings, settings_text
 from brokerd.links.resp_url import ALLOWED as REDIS_ALLOWED
 from brokerd.links.resp_url import RedisUrl
-from brokerd.settings import Conflict, Problem, SettingsError, setting
+from brokerd.settings import Problem, SettingsError, setting
 from protocol.names import NAME_ALLOWED, is_name
 from protocol.wire import BODY_BYTES_HARD_MAX
 
@@ -107,10 +107,6 @@ class LogSection:
 class BatchSection:
     """[batch]: how much brokerd takes at once. It takes what is there and never waits for more."""
 
-    count_max: int = setting(2048, "messages in one round trip to Redis", at_least=1, at_most=65_536)
-    bytes_max: int = setting(
-        4 * MIB, "bytes in one round trip to Redis", at_least=BODY_BYTES_HARD_MAX, at_most=64 * MIB
-    )
     prefetch_max: int = setting(64, "batches of a shard that RabbitMQ sends ahead", at_least=1, at_most=4096)
 
 
@@ -126,17 +122,11 @@ class BrokerConfig:
         check=is_prefix,
         allowed="1 to 64 of a-z 0-9",
     )
-    drain_s_max: float = setting(10.0, "how long a stop may take", at_least=0, at_most=600)
     redis: RedisSection = field(default_factory=RedisSection)
     rabbit: RabbitSection = field(default_factory=RabbitSection)
     queue: QueueSection = field(default_factory=QueueSection)
     batch: BatchSection = field(default_factory=BatchSection)
     log: LogSection = field(default_factory=LogSection)
-
-    def conflicts(self) -> Iterator[Conflict]:
-        """Rules between keys."""
-        if self.batch.bytes_max > self.queue.bytes_max:
-            yield ("batch.bytes_max", "queue.bytes_max"), "must not be larger than queue.bytes_max"
 
 
 def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> BrokerConfig:
