@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from bench.swarm import Receiver, Sender
 from bench.tokens import Mint
@@ -71,19 +71,12 @@ async def run(
     everybody = {**pids, "swarm": os.getpid()}
     stamp = int(time.time() * 1000)
     receivers, senders = [], []
-    turns = asyncio.Semaphore(LOGINS_AT_ONCE)
-
-    async def join(peer: Sender | Receiver, port: int) -> None:
-        async with turns:
-            await loop.create_connection(lambda: peer, "127.0.0.1", port)
-            await peer.ready
-
     for number in range(plan.pairs):
         receivers.append(Receiver(f"{names}r{number}", mint.token(f"{names}r{number}"), plan.payload_bytes))
         user, to = f"{names}s{number}", f"{names}r{number}"
         senders.append(Sender(user, mint.token(user), to, plan.payload_bytes, plan.window, stamp * 1000))
-    await asyncio.gather(*(join(peer, ports[receivers_at]) for peer in receivers))
-    await asyncio.gather(*(join(peer, ports[0]) for peer in senders))
+    await join_all(receivers, ports[receivers_at])
+    await join_all(senders, ports[0])
 
     for sender in senders:
         sender.begin()
@@ -98,14 +91,29 @@ async def run(
     result.rss_mib = {name: rss_mib(pid) for name, pid in everybody.items()}
     for sender in senders:
         sender.is_sending = False
-    result.drain_s = await _drain(senders, receivers)
-    _judge(result, senders, receivers)
+    result.drain_s = await drain(senders, receivers)
+    judge(result, senders, receivers)
+    result.accepted = sum(peer.accepted for peer in senders)
+    result.frames_per_read = result.delivered / max(1, sum(peer.reads for peer in receivers))
     for peer in (*senders, *receivers):
         peer.close()
     return result
 
 
-async def _drain(senders: list[Sender], receivers: list[Receiver]) -> float:
+async def join_all(peers: Sequence[Sender | Receiver], port: int) -> None:
+    """Connect and log in, some at a time."""
+    loop = asyncio.get_running_loop()
+    turns = asyncio.Semaphore(LOGINS_AT_ONCE)
+
+    async def join(peer: Sender | Receiver) -> None:
+        async with turns:
+            await loop.create_connection(lambda: peer, "127.0.0.1", port)
+            await peer.ready
+
+    await asyncio.gather(*map(join, peers))
+
+
+async def drain(senders: Sequence[Sender], receivers: Sequence[Receiver]) -> float:
     """Wait until all that was sent was delivered; a message on its way is not a lost one."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
@@ -116,14 +124,28 @@ async def _drain(senders: list[Sender], receivers: list[Receiver]) -> float:
     return loop.time() - start_s
 
 
-def _judge(result: Result, senders: list[Sender], receivers: list[Receiver]) -> None:
-    result.accepted = sum(peer.accepted for peer in senders)
+class Judged(Protocol):
+    """A result with the counts that matter more than its speed."""
+
+    delivered: int
+    lost: int
+    duplicates: int
+    misordered: int
+    errors: list[str]
+
+
+def judge(result: Judged, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> None:
+    """Count what was accepted and did not come, came twice, or came out of order."""
     result.delivered = sum(peer.delivered for peer in receivers)
     result.lost = sum(max(0, s.accepted - r.delivered) for s, r in zip(senders, receivers, strict=True))
     result.duplicates = sum(peer.duplicates for peer in receivers)
     result.misordered = sum(peer.misordered for peer in receivers)
     result.errors = [error for peer in (*senders, *receivers) for error in peer.errors][:10]
-    result.frames_per_read = result.delivered / max(1, sum(peer.reads for peer in receivers))
+
+
+def is_good(result: Judged) -> bool:
+    """Whether nothing was lost, doubled, misordered or refused."""
+    return not (result.lost or result.duplicates or result.misordered or result.errors)
 
 
 def told(title: str, result: Result) -> str:
