@@ -183,11 +183,11 @@ class Node:
             board.attend(line)
             if count % GOAWAY_SESSIONS_STEP == GOAWAY_SESSIONS_STEP - 1:
                 await asyncio.sleep(0)
-        await self._wait(lambda: not board.lines and board.postbox.is_idle, window_s)
+        await self._wait(lambda: not board.lines and board.is_idle, window_s)
         for line in tuple(board.lines):
             line.session.fail(Code.GOING_AWAY, retry_after_ms=1)
             board.attend(line)
-        await self._wait(lambda: not board.lines and board.postbox.is_idle, CLOSE_S)
+        await self._wait(lambda: not board.lines and board.is_idle, CLOSE_S)
 
     async def _wait(self, is_so: Callable[[], bool], s_max: float) -> None:
         """Until it is so, or until the time is over. Looked at 50 times a second: what it waits for has no one event."""

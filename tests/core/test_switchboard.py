@@ -46,7 +46,7 @@ async def test_a_message_is_accepted_when_the_queue_is_done_with_it(room: NodeRo
     assert ann.heard() == [Accepted(2, 0, (1, 2))]
 
 
-async def test_an_acknowledgement_leaves_with_the_turn(room: NodeRoom) -> None:
+async def test_an_acknowledgement_leaves_by_itself_soon(room: NodeRoom) -> None:
     deliveries = await taken(room)
     ann = await room.log_in()
     room.hand(framed(1, 2))
