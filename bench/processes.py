@@ -119,8 +119,10 @@ class Daemon:
         return code
 
     async def restart(self) -> None:
-        """Start again on the same ports and data."""
-        await asyncio.to_thread(self.start)
+        """Start again on the same ports and data. Started from this thread: the child ends with the thread that made it
+        (PR_SET_PDEATHSIG), and a worker thread ends with its loop."""
+        self.begin()
+        await asyncio.to_thread(self.wait_ready)
 
 
 class Chatd(Daemon):

@@ -34,7 +34,7 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
     )
     async with store:
         broker = Broker(
-            "embedded", config.shards, inbound=queue, source=queue, nodes=nodes, sent_queue=store, register=register,
+            "embedded", config.shards, inbound=queue.reserve(), source=queue, nodes=nodes, sent_queue=store, register=register,
             clock_ms=now_ms, log=log,
         )  # fmt: skip
         sweeper = Sweeper("embedded", config.shards, queue, store, now_ms, log)

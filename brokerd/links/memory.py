@@ -128,6 +128,10 @@ class MemoryQueue:
         """Begin to post; the future is done when the consumer was done with the batch. Raises LinkDown at the bound."""
         if not self.is_ready:
             raise LinkDown(f"the queue is full: {self._batches} batches, {self._bytes} bytes")
+        return self.post_over(shard, batch)
+
+    def post_over(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+        """As `post`, over the bounds as well."""
         loop = asyncio.get_running_loop()
         item = _Batch(batch, loop.create_future())
         self._batches += 1
@@ -151,6 +155,10 @@ class MemoryQueue:
             buried.set_result(None)
             return buried
         return loop.run_in_executor(None, append_dead_letter, self._dead_letters_path, letter)
+
+    def reserve(self) -> MemoryReserve:
+        """The broker's way to post what it owes to senders."""
+        return MemoryReserve(self)
 
     def rival(self) -> MemoryShards:
         """A second brokerd's way to the same shards: it gets what the others give up."""
@@ -204,6 +212,20 @@ class MemoryQueue:
         self._bytes -= len(item.body)
         if not item.posted.done():
             item.posted.set_result(None)
+
+
+class MemoryReserve:
+    """Inbound for the broker itself: never shut, because a full queue empties only when the receipts and bounces that its
+    batches wait for find a place. It stays bounded: a batch that is held brings about as many as it has entries."""
+
+    is_ready = True
+
+    def __init__(self, queue: MemoryQueue) -> None:
+        self._queue = queue
+
+    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+        """See MemoryQueue.post; over its bounds as well."""
+        return self._queue.post_over(shard, batch)
 
 
 class MemoryShards:

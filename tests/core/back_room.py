@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from brokerd.broker import Broker
-from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
+from brokerd.links.memory import QUEUE_BATCHES_MAX, MemoryNodes, MemoryQueue, MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.ports import LinkDown, Seat
 from protocol.codec import encode_body
@@ -67,17 +67,18 @@ class Outages:
 class BackRoom:
     """Everything behind a node, and one node's inbox."""
 
-    def __init__(self, store: SqliteSentQueue, register: MemoryRegister, shards: int) -> None:
+    def __init__(self, store: SqliteSentQueue, register: MemoryRegister, shards: int, batches_max: int) -> None:
         self.shards = shards
         self.now_ms = NOW_MS
-        self.queue = MemoryQueue()
+        self.queue = MemoryQueue(batches_max=batches_max)
+        self.reserve = self.queue.reserve()
         self.nodes = MemoryNodes()
         self.register = register
         self.store = Outages(store)
         self.real_store = store
         self.parcels: list[Parcel] = []
         self.broker = Broker(
-            "b1", shards, inbound=self.queue, source=self.queue, nodes=self.nodes, sent_queue=self.store,
+            "b1", shards, inbound=self.reserve, source=self.queue, nodes=self.nodes, sent_queue=self.store,
             register=register, clock_ms=lambda: self.now_ms, log=structlog.get_logger(),
         )  # fmt: skip
 
@@ -110,11 +111,11 @@ def _message(seq: int, item: Any) -> Message:
 
 
 @asynccontextmanager
-async def back_room(folder: Path, shards: int = 4) -> AsyncIterator[BackRoom]:
+async def back_room(folder: Path, shards: int = 4, batches_max: int = QUEUE_BATCHES_MAX) -> AsyncIterator[BackRoom]:
     """A back room whose broker runs."""
     register = MemoryRegister()
     async with SqliteSentQueue(folder / "store", register=register) as store:
-        room = BackRoom(store, register, shards)
+        room = BackRoom(store, register, shards, batches_max)
         await room.nodes.open("n1", room.take, lambda: None)
         broker = asyncio.create_task(room.broker.run())
         try:

@@ -198,14 +198,14 @@ async def test_a_bounce_is_durable_before_its_batch_is_done_with(room: BackRoom)
         name for name in ("ann", "amy", "art") if shard_of(name, room.shards) != shard_of("ghost", room.shards)
     )
     await room.open(sender)
-    real_post, held = room.queue.post, asyncio.Event()
+    real_post, held = room.reserve.post, asyncio.Event()
 
     async def late(shard: int, batch: bytes) -> None:
         await held.wait()
         await real_post(shard, batch)
 
     posted = room.post(entry(1, "ghost", sender=sender), to="ghost")
-    room.queue.post = lambda shard, batch: asyncio.ensure_future(late(shard, batch))  # type: ignore[method-assign]
+    room.reserve.post = lambda shard, batch: asyncio.ensure_future(late(shard, batch))  # type: ignore[method-assign]
     await until(lambda: room.broker.counts.bounced == 1)
     await room.real_store.heads([sender])
     assert not posted.done()
@@ -221,6 +221,16 @@ async def test_more_bounces_than_one_batch_may_hold_all_arrive(room: BackRoom) -
     await asyncio.gather(*(room.post(*some, to="ghost") for some in lots))
     assert len(await room.read("ann")) == 2 * half
     assert not room.queue.dead_letters
+
+
+async def test_a_full_queue_of_which_every_batch_owes_a_bounce_empties_itself(tmp_path: Path) -> None:
+    async with back_room(tmp_path, batches_max=4) as room:
+        await room.open("ann")
+        posted = [room.post(entry(cid, "ghost"), to="ghost") for cid in range(1, 5)]
+        assert not room.queue.is_ready
+        async with asyncio.timeout(5):
+            await asyncio.gather(*posted)
+        assert len(await room.read("ann")) == 4
 
 
 # --- receipts -----------------------------------------------------------------------------------------------------
