@@ -39,6 +39,7 @@ RETRY_S: Final = 0.25  # between two tries while the store or the queue is down
 SWEEP_ENTRIES_MAX: Final = 256
 SETTLING_MAX: Final = 1024  # settled and swept at one time; beyond it they wait, but never their shard
 HANDED_SEATS_MAX: Final = 100_000  # seats remembered by node, to be released when the node is gone
+HANDED_NODES_MAX: Final = 256  # every start of a node is a new one
 
 _Decoded = tuple[Delivery, list[Post]]
 
@@ -186,7 +187,9 @@ class Broker:
         for node, parcels in routed.parcels.items():
             for batch in batches(self.name, parcels):
                 self._nodes.hand(node, batch)
-            seats = self._handed.setdefault(node, {})
+            seats = self._handed[node] = self._handed.pop(node, {})  # the node used last stands last
+            if len(self._handed) > HANDED_NODES_MAX:
+                del self._handed[next(iter(self._handed))]  # long gone: its lease ended, its seats with it
             if len(seats) > HANDED_SEATS_MAX:
                 seats.clear()  # worst case: a stale seat is found again at its next message
             for handed in routed.handed[node]:
