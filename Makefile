@@ -8,7 +8,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: docs help venv run test check format cluster demo bench-quick services browser clean
+.PHONY: docs help venv run test check format cluster demo bench-quick chaos chaos-quick services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,6 +60,12 @@ demo: $(READY) services ## a conversation of thousands of lines, on the embedded
 bench-quick: $(READY) services ## throughput of both modes, in half a minute each
 	$(BIN)/python -m bench throughput --mode embedded
 	$(BIN)/python -m bench throughput --mode cluster
+
+chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+chaos-quick: $(READY) services ## the same for 20 seconds
+	$(BIN)/python -m tests.chaos --seconds 20 $(if $(SEED),--seed $(SEED))
 
 docs: $(READY) ## draw the picture and print the configuration's reference
 	$(BIN)/python docs/draw.py

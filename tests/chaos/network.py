@@ -1,0 +1,162 @@
+"""A TCP link that can be cut, held (both ways or one way) and slowed: a proxy on a port of its own. One for each link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, cast
+
+HELD_BYTES_MAX: Final = 256 * 1024  # of one direction; then the source is not read
+
+UP, DOWN = "up", "down"  # to the server, from the server
+
+
+class Door:
+    """Everything that connects to `port` is passed on to `target_port` of loopback."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self.target_port = target_port
+        self.held: frozenset[str] = frozenset()
+        self.delay_s = 0.0
+        self.pipes: set[Pipe] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Pipe(self, UP), "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """End everything."""
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+
+    @property
+    def links(self) -> int:
+        """Connections now."""
+        return sum(pipe.way == UP for pipe in self.pipes)
+
+    def cut(self, *, half: bool = False) -> int:
+        """Break every connection; with `half`, the server is not told. How many."""
+        count = self.links
+        for pipe in tuple(self.pipes):
+            if not half or pipe.way == UP:
+                pipe.abort(tells=not half)
+        return count
+
+    def hold(self, *ways: str) -> int:
+        """Pass nothing on in these ways, and keep what comes. How many connections feel it."""
+        self.held = frozenset(ways)
+        return self.links
+
+    def slow(self, delay_s: float) -> int:
+        """Everything takes so much longer. How many connections feel it."""
+        self.delay_s = delay_s
+        return self.links
+
+    def mend(self) -> None:
+        """As a good network again; halves that nobody holds the other end of are gone."""
+        self.held, self.delay_s = frozenset(), 0.0
+        for pipe in tuple(self.pipes):
+            if pipe.is_orphan:
+                pipe.abort()
+            else:
+                pipe.pump()
+
+
+class Pipe(asyncio.Protocol):
+    """One socket of a link: what comes in here goes out at `other`. `way` is where its bytes go."""
+
+    def __init__(self, door: Door, way: str, other: Pipe | None = None) -> None:
+        self.door, self.way, self.other = door, way, other
+        self.transport: asyncio.Transport | None = None
+        self.is_orphan = False
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.door.pipes.add(self)
+        if self.other is None:
+            task = asyncio.get_running_loop().create_task(self._connect())
+            self.door.tasks.add(task)
+            task.add_done_callback(self.door.tasks.discard)
+
+    async def _connect(self) -> None:
+        try:
+            _, other = await asyncio.get_running_loop().create_connection(
+                lambda: Pipe(self.door, DOWN, self), "127.0.0.1", self.door.target_port
+            )
+        except OSError:
+            self.abort()
+            return
+        self.other = other
+        if self.transport is None or self.transport.is_closing():
+            other.abort()
+        else:
+            self.pump()  # what came meanwhile
+
+    def data_received(self, data: bytes) -> None:
+        self._waiting.append((asyncio.get_running_loop().time() + self.door.delay_s, data))
+        self._bytes += len(data)
+        self.pump()
+        if self._bytes > HELD_BYTES_MAX and self.transport is not None:
+            self.transport.pause_reading()
+
+    def pump(self) -> None:
+        """Pass on what is due."""
+        if self.way in self.door.held or self.is_orphan or self.other is None or self.other.transport is None:
+            return
+        now_s, was_full = asyncio.get_running_loop().time(), self._bytes > HELD_BYTES_MAX
+        while self._waiting and self._waiting[0][0] <= now_s + 0.001:
+            _, data = self._waiting.popleft()
+            self._bytes -= len(data)
+            if not self.other.transport.is_closing():
+                self.other.transport.write(data)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(self._waiting[0][0] - now_s, self.pump)
+        if (
+            was_full
+            and self._bytes <= HELD_BYTES_MAX
+            and self.transport is not None
+            and not self.transport.is_closing()
+        ):
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def abort(self, *, tells: bool = True) -> None:
+        """End this socket, and (if it is told) the other one."""
+        if self.other is not None and not tells:
+            self.other.is_orphan = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.door.pipes.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        other = self.other
+        if other is None or other.is_orphan or other.transport is None:
+            return
+        if self.way not in self.door.held and not other.transport.is_closing():
+            self._flush(other.transport)
+        other.transport.close()
+
+    def _flush(self, sink: asyncio.Transport) -> None:
+        while self._waiting:
+            sink.write(self._waiting.popleft()[1])
