@@ -105,12 +105,12 @@ class FileAccounts:
     async def prove(self, scheme: int, user: str, secret: str, peer: str) -> Identity:
         """See chatd.ports.Accounts."""
         if scheme == Scheme.TOKEN:
-            identity = tokens.verify(secret, user, self._keys.value(), self._expected, self._clocks.now_s())
+            identity = self._prove_token(user, secret)
         elif scheme == Scheme.PASSWORD:
             identity = await self._prove_password(user, secret, address_of(peer))
         else:
             raise LoginRefused(Code.BAD_CREDENTIALS, f"scheme {scheme} is not known")
-        if not self.is_open(identity.user):  # only now: who proved nothing learns nothing
+        if not self._is_open_now(identity.user):  # only now: who proved nothing learns nothing
             raise LoginRefused(Code.REVOKED, "the account is closed")
         return identity
 
@@ -126,6 +126,22 @@ class FileAccounts:
     def close(self) -> None:
         """End the threads."""
         self._checker.close()
+
+    def _is_open_now(self, user: str) -> bool:
+        if self.is_open(user):
+            return True
+        self._passwd.value_now()  # who was added again a moment ago may log in: REVOKED would be final
+        self._revoked.value_now()
+        return self.is_open(user)
+
+    def _prove_token(self, user: str, secret: str) -> Identity:
+        keys, now_s = self._keys.value(), self._clocks.now_s()
+        try:
+            return tokens.verify(secret, user, keys, self._expected, now_s)
+        except LoginRefused as refused:  # a key that was added a moment ago counts: TOKEN_FOREIGN would be final
+            if refused.code is not Code.TOKEN_FOREIGN or self._keys.value_now() is keys:
+                raise
+        return tokens.verify(secret, user, self._keys.value(), self._expected, now_s)
 
     async def _prove_password(self, user: str, secret: str, address: str) -> Identity:
         try:

@@ -237,6 +237,28 @@ async def test_who_never_had_a_password_is_open_until_revoked(house: House) -> N
     assert house.accounts.is_open("carl")
 
 
+async def test_a_key_that_was_added_a_moment_ago_counts(house: House) -> None:
+    table = {"active": "new", "keys": {"new": generated("HS256", "n" * 32)}}
+    ring = parse_keys(render_keys(table), house.folder)
+    token = mint(ring.keys["new"], "ann", house.expected, house.now_s, 60)
+    with pytest.raises(LoginRefused):
+        await house.accounts.prove(Scheme.TOKEN, "ann", token, "10.0.0.1:1")
+    replace_text(house.folder / "keys", render_keys(table))
+    assert (await house.accounts.prove(Scheme.TOKEN, "ann", token, "10.0.0.1:1")).user == "ann"
+
+
+async def test_who_was_added_again_a_moment_ago_may_log_in(house: House) -> None:
+    token = mint(house.ring.keys["k"], "ann", house.expected, house.now_s, 60)
+    house.put_users(ann=None)
+    replace_text(house.folder / "revoked", "ann\n")
+    house.monotonic_s += 2
+    with pytest.raises(LoginRefused):
+        await house.accounts.prove(Scheme.TOKEN, "ann", token, "10.0.0.1:1")
+    house.put_users(ann="ann's new one")
+    replace_text(house.folder / "revoked", "")
+    assert (await house.accounts.prove(Scheme.TOKEN, "ann", token, "10.0.0.1:1")).user == "ann"
+
+
 async def test_a_file_that_is_broken_later_keeps_what_was_good(house: House) -> None:
     for name in ("keys", "passwd", "revoked"):
         (house.folder / name).write_text("= broken :")
