@@ -155,6 +155,7 @@ class Node:
     def _health(self, board: Switchboard) -> dict[str, str]:
         parts = dict(self._links.health())
         parts["inbox"] = "up" if self._has_inbox else "not open yet"
+        parts["sending"] = "up" if board.gate.is_open else "refused: BUSY"  # it opens up to a second after the queue
         if board.is_draining:
             parts["node"] = "draining"
         return parts

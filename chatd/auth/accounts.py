@@ -138,10 +138,11 @@ class FileAccounts:
         keys, now_s = self._keys.value(), self._clocks.now_s()
         try:
             return tokens.verify(secret, user, keys, self._expected, now_s)
-        except LoginRefused as refused:  # a key that was added a moment ago counts: TOKEN_FOREIGN would be final
-            if refused.code is not Code.TOKEN_FOREIGN or self._keys.value_now() is keys:
+        except LoginRefused:
+            now = self._keys.value_now()  # a key of a moment ago counts: a refusal would be final for the client
+            if now is keys:
                 raise
-        return tokens.verify(secret, user, self._keys.value(), self._expected, now_s)
+        return tokens.verify(secret, user, now, self._expected, now_s)
 
     async def _prove_password(self, user: str, secret: str, address: str) -> Identity:
         try:

@@ -237,10 +237,11 @@ async def test_who_never_had_a_password_is_open_until_revoked(house: House) -> N
     assert house.accounts.is_open("carl")
 
 
-async def test_a_key_that_was_added_a_moment_ago_counts(house: House) -> None:
-    table = {"active": "new", "keys": {"new": generated("HS256", "n" * 32)}}
+@pytest.mark.parametrize("kid", ["new", "k"])
+async def test_a_key_that_was_added_or_changed_a_moment_ago_counts(house: House, kid: str) -> None:
+    table = {"active": kid, "keys": {kid: generated("HS256", "n" * 32)}}
     ring = parse_keys(render_keys(table), house.folder)
-    token = mint(ring.keys["new"], "ann", house.expected, house.now_s, 60)
+    token = mint(ring.keys[kid], "ann", house.expected, house.now_s, 60)
     with pytest.raises(LoginRefused):
         await house.accounts.prove(Scheme.TOKEN, "ann", token, "10.0.0.1:1")
     replace_text(house.folder / "keys", render_keys(table))

@@ -238,10 +238,7 @@ async def test_a_post_while_rabbitmq_is_away_is_told_busy_and_its_repeat_is_deli
         await cluster.rabbit.start_soon()
         for each in cluster.nodes:
             await wait_ready(each)
-        async with asyncio.timeout(10):
-            while (first := await ask(node.http_port, request)).status == 503:
-                check_problem(first, 503, Code.BUSY)
-        again = await ask(node.http_port, request)
+        first, again = await ask(node.http_port, request), await ask(node.http_port, request)
         assert (first.status, first.fields) == (202, again.fields)
         await talk.say(1)
         talk.said.insert(0, (bytes.fromhex(first.fields["id"]), b"once"))
