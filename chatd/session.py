@@ -57,6 +57,8 @@ class Session:
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
+        self._now_s = 0.0  # of the newest read
+        self._busy_until_s = 0.0
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
@@ -69,6 +71,7 @@ class Session:
 
     def receive(self, data: bytes, now_s: float, now_ms: int) -> None:
         """Bytes off the transport."""
+        self._now_s = now_s
         for event in self.conn.receive(data, now_s):
             if type(event) is Send:
                 self._take_send(event, now_ms)
@@ -140,9 +143,19 @@ class Session:
         self.last_cid = cid
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
-        elif not self._gate.is_open:
+        elif self._is_busy():
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
         else:
+            return True
+        return False
+
+    def _is_busy(self) -> bool:
+        """Who is told BUSY for a second is refused for a second: what the peer wrote before it heard of the refusal must
+        not be taken, or the refused cid could never be resent (a higher one would have passed it)."""
+        if self._now_s < self._busy_until_s:
+            return True
+        if not self._gate.is_open:
+            self._busy_until_s = self._now_s + BUSY_RETRY_MS / 1000
             return True
         return False
 
@@ -214,13 +227,14 @@ class Session:
             self.accepted_cid = max(self.accepted_cid, top)
             self.conn.send(Accepted(top, 0, part))
 
-    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int, now_s: float = 0.0) -> None:
         """The queue did not take it. When nobody knows whether it did, the session ends: the client resends it under its
         old cid at the next login, and the queue tells a repeat from a new one."""
         self._answered(1)
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
         elif self.is_open:
+            self._busy_until_s = max(self._busy_until_s, now_s + retry_after_ms / 1000)
             self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
 
     def _answered(self, count: int) -> None:

@@ -101,6 +101,7 @@ class Outgoing:
         self.flight: dict[int, Request] = {}
         self.refused: dict[int, Request] = {}
         self.fresh: deque[Request] = deque()
+        self._doubtful = {request.ref for request in self.again}  # on the wire before this session, without an answer
         self.next_cid = max(next_cid, self.again[-1].ref + 1 if self.again else 1)
 
     def __len__(self) -> int:
@@ -116,11 +117,17 @@ class Outgoing:
     def lose_connection(self) -> None:
         """What was in flight comes first in the next session. cids on the wire only grew, so this is cid order."""
         self.again.extendleft(reversed(self.flight.values()))
+        self._doubtful |= self.flight.keys()
         self.flight.clear()
 
     def answer(self, cid: int) -> Request | None:
         """The request that `cid` answers, forgotten; None for a number that is not in flight."""
+        self._doubtful.discard(cid)
         return self.flight.pop(cid, None)
+
+    def is_doubtful(self, cid: int) -> bool:
+        """Whether an earlier session may have taken it: a refusal speaks of this try only, so it keeps its cid."""
+        return cid in self._doubtful
 
     def refuse(self, cid: int) -> None:
         """Surely not taken: it waits for `renumber`."""

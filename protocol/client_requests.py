@@ -162,8 +162,8 @@ class Requests:
         cid, fate = error.ref, fate_of(error)
         if cid not in self._outgoing.flight:
             return True  # of an ACK or a SIGNAL, or of the connection
-        if fate is Fate.UNKNOWN:
-            return False
+        if fate is Fate.UNKNOWN or (fate is Fate.AGAIN and self._outgoing.is_doubtful(cid)):
+            return False  # under a new cid it could come twice
         if fate is Fate.AGAIN:
             self._outgoing.refuse(cid)
             self._hold(error.retry_after_ms / 1000)

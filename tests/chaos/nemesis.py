@@ -24,6 +24,8 @@ GAP_S: Final = (0.3, 2.2)  # from one fault to the next
 REDIS_STOP_S_MAX: Final = 6.0
 LONG_STOP_S: Final = 25.0  # longer than two AMQP heartbeats
 LONG_STOP_IN: Final = 6  # one in so many, when there is time for it
+MEET_S_MAX: Final = 8.0  # a fault of a link waits so long for somebody to meet
+POLL_S: Final = 0.02
 RABBIT_EVERY_S: Final = 45.0  # it takes 6 to 19 seconds to come back
 
 
@@ -152,6 +154,9 @@ class Nemesis:
             self.diary.append(f"{begun_s:9.3f} s to {self._now_s():9.3f} s  {fault.what} {name}{note}")
 
     async def _hurt_door(self, fault: Fault, door: Door) -> bool:
+        end_s = self._now_s() + MEET_S_MAX
+        while not door.links and self._now_s() < end_s:  # nobody is connected at this moment
+            await asyncio.sleep(POLL_S)
         match fault.what:
             case "cut" | "half-cut":
                 met = door.cut(half=fault.what == "half-cut")

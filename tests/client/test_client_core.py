@@ -174,6 +174,18 @@ def test_nothing_is_renumbered_while_old_cids_must_still_leave() -> None:
     assert [new.ref for _, new in outgoing.renumber()] == [4]
 
 
+def test_what_an_earlier_session_or_run_may_have_taken_is_doubtful_until_it_is_answered() -> None:
+    outgoing = Outgoing(1, [a_send(b"a", 1)])
+    outgoing.post(a_send(b"b"))
+    outgoing.transmit(10)
+    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [True, False]
+    outgoing.lose_connection()
+    outgoing.transmit(10)
+    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [True, True]
+    outgoing.answer(1)
+    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [False, True]
+
+
 def test_an_answer_to_nothing_is_nothing() -> None:
     outgoing = Outgoing(1, [])
     assert outgoing.answer(99) is None

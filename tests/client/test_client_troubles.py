@@ -248,6 +248,16 @@ async def test_when_nobody_knows_what_became_of_a_message_it_goes_again_under_it
     assert len(server.sessions) == 2
 
 
+async def test_a_message_that_an_earlier_session_may_have_taken_keeps_its_cid_when_a_later_one_refuses_it(
+    make_client: MakeClient, server: SmallServer
+) -> None:
+    server.trouble.refuse.extend([(Code.BUSY, Processed.UNKNOWN, 0), (Code.BUSY, Processed.NO, 0)])
+    async with make_client() as ann:
+        await ann.send("bob", b"perhaps")
+    assert len({send.ref for send in server.of(Send)}) == 1
+    assert len(server.sessions) == 3
+
+
 async def test_a_queue_that_is_full_is_the_applications_business(make_client: MakeClient, server: SmallServer) -> None:
     server.trouble.refuse.append((Code.QUEUE_FULL, Processed.NO, 9000))
     async with make_client() as ann:
