@@ -111,9 +111,9 @@ def hello(
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[RawClient]:
-    """A connection that has said nothing yet."""
-    reader, writer = await asyncio.open_connection(HOST, port)
+async def connected(port: int, source: str = HOST) -> AsyncIterator[RawClient]:
+    """A connection that has said nothing yet, from this address."""
+    reader, writer = await asyncio.open_connection(HOST, port, local_addr=(source, 0))
     try:
         yield RawClient(reader, writer)
     finally:

@@ -17,6 +17,7 @@ from tests.faults.house import LEEWAY_S, House
 from tests.faults.raw_client import connected, session
 
 HOUR_S: Final = 3600
+GUESSES: Final = 12
 
 WRONG_CLAIMS: Final[dict[str, tuple[dict[str, Any], Code]]] = {
     "another audience": ({"aud": "billing"}, Code.TOKEN_FOREIGN),
@@ -175,6 +176,21 @@ async def test_a_changed_password_counts_at_once_and_the_old_one_no_more(house: 
     assert await logs_in(house, user, old, Scheme.PASSWORD)
     await asyncio.to_thread(house.server.ctl, "user", "passwd", user, "--password-stdin", text="a new one, longer\n")
     assert await refused(house, user, old, Scheme.PASSWORD) == Code.BAD_CREDENTIALS
+
+
+async def test_who_guesses_is_slowed_down_and_the_true_user_gets_in_from_elsewhere(house: House) -> None:
+    user = house.new_name("pat")
+    password = await asyncio.to_thread(house.server.add_user, user)
+    answers: list[Error] = []
+    async with house.bystanders():
+        for _ in range(GUESSES):
+            async with connected(house.port, "127.0.0.66") as guesser:
+                answer = await guesser.hello(user, "guess", scheme=Scheme.PASSWORD)
+                assert isinstance(answer, Error)
+                answers.append(answer)
+    assert {answer.code for answer in answers} == {Code.BAD_CREDENTIALS, Code.RATE_LIMITED}
+    assert all(answer.retry_after_ms > 0 for answer in answers if answer.code == Code.RATE_LIMITED)
+    assert await logs_in(house, user, password, Scheme.PASSWORD)
 
 
 # --- the end of an account
