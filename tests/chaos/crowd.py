@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from protocol.client import Backoff, Client, ClientClosed, Connected, MemoryStore, OutgoingFull, Refused
@@ -16,6 +17,8 @@ from tests.chaos.town import Town
 UNANSWERED_MAX: Final = 200
 READ_AFTER_S: Final = 0.2
 READS_MAX: Final = 50
+LOOK_S: Final = 0.005
+MOVE_S_MAX: Final = 10.0  # to come or to leave, when all is well
 
 
 class Habits(NamedTuple):
@@ -53,6 +56,15 @@ class Crowd:
             for device in self.devices:
                 tasks.create_task(device.live())
 
+    async def until(self, is_so: Callable[[], bool], s_max: float) -> bool:
+        """Whether it became so in time."""
+        end_s = self.ledger.now_s() + s_max
+        while not is_so():
+            if self.ledger.now_s() > end_s:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
+
     def settle(self) -> None:
         """No more talk; everybody comes and stays."""
         self.is_talking = False
@@ -81,6 +93,9 @@ class Device:
         self._is_slow = dice.randrange(crowd.habits.slow_in) == 0
         self._number = 0
         self._to_read: list[tuple[str, bytes]] = []
+        self._may_stay = asyncio.Event()
+        self._may_stay.set()
+        self._must_leave = asyncio.Event()
 
     def _new_client(self) -> Client:
         """At any node, by the door or directly."""
@@ -109,24 +124,44 @@ class Device:
         """One stay after the other."""
         crowd, dice = self._crowd, self._dice
         while True:
+            await self._may_stay.wait()
             try:
                 async with self._new_client() as self.client:
-                    await self._stay(self.client, dice.uniform(2.0, 15.0))
+                    await self._stay(self.client, 0.0 if crowd.is_settling.is_set() else dice.uniform(2.0, 15.0))
             except* ClientClosed as group:
                 for fault in group.exceptions:
                     crowd.ends[str(fault)[:60]] += 1
             self.client = None
             if not crowd.is_settling.is_set():
                 await asyncio.sleep(dice.uniform(0.0, 4.0))
-            else:
-                await asyncio.sleep(0.2)
+
+    # --- directed, on a settled crowd
+
+    async def leave(self) -> None:
+        """Go away until `come`."""
+        self._may_stay.clear()
+        self._must_leave.set()
+        await self._crowd.until(lambda: self.client is None, MOVE_S_MAX)
+
+    def come(self) -> None:
+        """Come back."""
+        self._must_leave.clear()
+        self._may_stay.set()
+
+    async def connecting(self) -> bool:
+        """Until a client is on its way in; whether one is."""
+        return await self._crowd.until(lambda: self.client is not None, MOVE_S_MAX)
+
+    def say(self, to: str) -> Message | None:
+        """Post one message now, if that is possible."""
+        return None if self.client is None else self._post(self.client, to, is_plain=True)
 
     async def _stay(self, client: Client, stay_s: float) -> None:
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(work(client)) for work in (self._listen, self._talk, self._read)]
             await asyncio.sleep(stay_s)
             if self._crowd.is_settling.is_set():
-                await asyncio.Event().wait()
+                await self._must_leave.wait()
             for task in beside:
                 task.cancel()
 
@@ -153,17 +188,14 @@ class Device:
             for _ in range(dice.randrange(1, 2 * burst)):
                 self._post(client, to)
 
-    def _post(self, client: Client, to: str) -> None:
+    def _post(self, client: Client, to: str, *, is_plain: bool = False) -> Message | None:
         if client.unanswered >= UNANSWERED_MAX:
-            return
+            return None
         dice = self._dice
         self._number += 1
         label = f"{self.name}>{to}#{self._number}"
-        receipt, read, ttl_s = (
-            dice.random() < 0.3,
-            dice.random() < 0.1,
-            dice.randrange(1, 4) if dice.random() < 0.03 else None,
-        )
+        receipt, read = not is_plain and dice.random() < 0.3, not is_plain and dice.random() < 0.1
+        ttl_s = dice.randrange(1, 4) if not is_plain and dice.random() < 0.03 else None
         flags = (Flag.RECEIPT if receipt else 0) | (Flag.READ_RECEIPT if read else 0)
         payload = label.encode() + b"\0" + dice.randbytes(dice.choice((10, 60, 300, 3000)))
         message = self._ledger.posted(self.name, label, Send(0, int(flags), to, payload, ttl_s))
@@ -171,8 +203,9 @@ class Device:
             answer = client.post(to, payload, receipt=receipt, read_receipt=read, ttl_s=ttl_s)
         except (OutgoingFull, ClientClosed):
             self._ledger.withdraw(message)
-            return
+            return None
         self._watch(message, answer)
+        return message
 
     def _watch(self, message: Message, answer: asyncio.Future[bytes]) -> None:
         def on_answer(done: asyncio.Future[bytes]) -> None:

@@ -12,7 +12,8 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,13 +25,14 @@ GAP_S: Final = (0.3, 2.2)  # from one fault to the next
 REDIS_STOP_S_MAX: Final = 6.0
 LONG_STOP_S: Final = 25.0  # longer than two AMQP heartbeats
 LONG_STOP_IN: Final = 6  # one in so many, when there is time for it
-MEET_S_MAX: Final = 8.0  # a fault of a link waits so long for somebody to meet
-POLL_S: Final = 0.02
+TRAP_S: Final = 1.5  # frozen so long before the others are killed
+MEET_S: Final = 0.02  # a fault of a link waits for somebody to meet, looking so often
+MEETINGS_MAX: Final = 400
 RABBIT_EVERY_S: Final = 45.0  # it takes 6 to 19 seconds to come back
 
 
 class Fault(NamedTuple):
-    """One card, dealt. `what`: kill, stop, term, cut, half-cut, hold, hold-up, hold-down, slow."""
+    """One card, dealt. `what`: kill, stop, term, cut, half-cut, hold, hold-up, hold-down, slow, trap."""
 
     at_s: float
     what: str
@@ -58,6 +60,7 @@ PACK: Final = (
     ("hold-down", "clients-chatd"), ("slow", "clients-chatd"),
     ("cut", "chatd-redis"), ("hold", "chatd-redis"), ("cut", "chatd-rabbitmq"), ("hold", "chatd-rabbitmq"),
     ("half-cut", "chatd-rabbitmq"), ("cut", "brokerd-redis"), ("hold", "brokerd-redis"), ("slow", "brokerd-redis"),
+    ("trap", "redis brokerd brokerd"), ("trap", "redis chatd"), ("trap", "redis brokerd brokerd"),
     ("cut", "brokerd-rabbitmq"), ("hold-down", "brokerd-rabbitmq"), ("hold-up", "brokerd-rabbitmq"),
 )  # fmt: skip
 RABBIT_PACK: Final = (("kill", "rabbitmq"), ("stop", "rabbitmq"), ("term", "rabbitmq"), ("kill", "redis rabbitmq"))
@@ -127,6 +130,13 @@ class Nemesis:
         self.busy: Counter[str] = Counter()  # parts that are being hurt
         self._locks: dict[str, asyncio.Lock] = {}
 
+    @contextmanager
+    def hurting(self, *names: str) -> Iterator[None]:
+        """Somebody else hurts these parts: nobody is to wonder."""
+        self.busy.update(names)
+        yield
+        self.busy.subtract(names)
+
     async def run(self, faults: list[Fault]) -> None:
         """All of them; returns when everything is mended."""
         begun_s = self._now_s()
@@ -136,11 +146,26 @@ class Nemesis:
                 tasks.create_task(self._do(fault))
 
     async def _do(self, fault: Fault) -> None:
+        if fault.what == "trap":
+            await self._trap(fault)
+            return
         async with asyncio.TaskGroup() as tasks:
             for name in fault.names:
                 tasks.create_task(self._hurt(fault, name))
 
-    async def _hurt(self, fault: Fault, name: str) -> None:
+    async def _trap(self, fault: Fault) -> None:
+        """The first is frozen, so that the others are full of what they have begun; then these are killed."""
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(
+                self._hurt(Fault(fault.at_s, "stop", fault.names[:1], TRAP_S + 1.0), fault.names[0])
+            )
+            await asyncio.sleep(TRAP_S)
+            for name in fault.names[1:]:
+                tasks.create_task(self._hurt(Fault(fault.at_s, "kill", (name,), 0.0), name))
+        self.fired[fault.kind] += first.result()
+
+    async def _hurt(self, fault: Fault, name: str) -> bool:
+        """Whether it met somebody."""
         async with self._locks.setdefault(name, asyncio.Lock()):  # one at a time of the same
             self.busy[name] += 1
             begun_s = self._now_s()
@@ -152,11 +177,13 @@ class Nemesis:
             self.fired[fault.kind] += has_fired
             note = "" if has_fired else "  (met nobody)"
             self.diary.append(f"{begun_s:9.3f} s to {self._now_s():9.3f} s  {fault.what} {name}{note}")
+        return has_fired
 
     async def _hurt_door(self, fault: Fault, door: Door) -> bool:
-        end_s = self._now_s() + MEET_S_MAX
-        while not door.links and self._now_s() < end_s:  # nobody is connected at this moment
-            await asyncio.sleep(POLL_S)
+        for _ in range(MEETINGS_MAX):
+            if door.links:
+                break
+            await asyncio.sleep(MEET_S)  # nobody is connected at this moment
         match fault.what:
             case "cut" | "half-cut":
                 met = door.cut(half=fault.what == "half-cut")

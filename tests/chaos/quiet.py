@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import structlog
 
@@ -14,6 +15,8 @@ from brokerd.links.resp import RespLink
 from brokerd.ports import LinkDown
 from tests.chaos.crowd import Crowd
 from tests.chaos.town import Town
+
+LOOK_S_MAX: Final = 10.0
 
 
 async def noise(town: Town, crowd: Crowd) -> list[str]:
@@ -29,20 +32,29 @@ async def noise(town: Town, crowd: Crowd) -> list[str]:
     return loud or list(await _in_rabbit(town))
 
 
+async def registered(town: Town, crowd: Crowd) -> list[str]:
+    """What the register says and is not so, or does not say and is so."""
+    async with _linked(town) as link:
+        return await _of_register(link, crowd)
+
+
 async def _in_redis(town: Town, crowd: Crowd) -> list[str]:
+    async with _linked(town) as link:
+        store = RedisStore(link, log=structlog.get_logger("chaos"))
+        loud: list[str] = []
+        for user in crowd.ledger.of_user:
+            loud += _of_queue(user, await store.status(user))
+        return loud + await _of_register(link, crowd)
+
+
+@asynccontextmanager
+async def _linked(town: Town) -> AsyncIterator[RespLink]:
     link = RespLink(town.redis.url, name="chaos")
-    store = RedisStore(link, log=structlog.get_logger("chaos"))
     task = asyncio.get_running_loop().create_task(link.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LOOK_S_MAX):
             await link.wait_ready()
-            users = list(crowd.ledger.of_user)
-            seats = await link.pipeline([("HGETALL", f"u:{{{user}}}:r") for user in users])
-            loud: list[str] = []
-            for user, flat in zip(users, seats, strict=True):
-                loud += _of_queue(user, await store.status(user))
-                loud += _of_register(user, flat, crowd)
-            return loud
+            yield link
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -55,11 +67,15 @@ def _of_queue(user: str, status: Any) -> Iterator[str]:
         yield f"{user}: sent_queue from {status.floor} to {status.head}, cursors {status.cursors}"
 
 
-def _of_register(user: str, flat: Any, crowd: Crowd) -> Iterator[str]:
-    stands = {seat.device: (seat.node, seat.session.partition(".")[0]) for seat in seats_of(flat)}
-    lives = {name.device: session for name, session in crowd.sessions.items() if name.user == user}
-    if stands != lives:
-        yield f"{user}: the register says {stands}, live are {lives}"
+async def _of_register(link: RespLink, crowd: Crowd) -> list[str]:
+    users, sessions = list(crowd.ledger.of_user), crowd.sessions
+    loud = []
+    for user, flat in zip(users, await link.pipeline([("HGETALL", f"u:{{{user}}}:r") for user in users]), strict=True):
+        stands = {seat.device: (seat.node, seat.session.partition(".")[0]) for seat in seats_of(flat)}
+        lives = {name.device: session for name, session in sessions.items() if name.user == user}
+        if stands != lives:
+            loud.append(f"{user}: the register says {stands}, live are {lives}")
+    return loud
 
 
 async def _in_rabbit(town: Town) -> Iterator[str]:

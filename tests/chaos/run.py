@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.throughput import rss_mib
+from tests.chaos import acts
 from tests.chaos.crowd import Crowd, Habits
 from tests.chaos.ledger import Ledger
 from tests.chaos.nemesis import Fault, Nemesis, schedule
@@ -40,14 +42,18 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         """Nothing broken, everything drained, every fault fired."""
-        return not self.ledger.breaches and self.drained_s is not None and not self.never_fired
+        return not self.ledger.breaches and self.drained_s is not None and not self.noise and not self.never_fired
 
     @property
     def line(self) -> str:
         """The run in one line."""
         counts = self.ledger.counts
         lost = counts["lost"] + counts["gap"] + len(self.ledger.unfinished())
-        others = {kind: counts[kind] for kind in ("phantom", "early", "stuck", "died", "memory") if counts[kind]}
+        others = {
+            kind: counts[kind]
+            for kind in ("phantom", "early", "stranded", "stale", "stuck", "died", "memory")
+            if counts[kind]
+        }
         drained = "not drained" if self.drained_s is None else f"drained in {self.drained_s:.1f} s"
         return (
             f"seed {self.seed}, seconds {self.seconds:.0f}, messages {counts['accepted']}, faults {self.fired.total()}, "
@@ -122,9 +128,22 @@ class Run:
             await self._nemesis.run(self._faults)
             crowd.settle()
             drained = await self._drain()
+            if drained[0] is not None:
+                drained = drained[0], await self._act()
             for task in beside:
                 task.cancel()
         return drained
+
+    async def _act(self) -> list[str]:
+        """The acts after the storm; what is not quiet behind them."""
+        dice = random.Random(self.seed)
+        self._tell(self.seconds, "the doorstep")
+        await acts.doorstep(self._crowd, dice)
+        if len(self._town.chatds) > 1 and (await self._drain())[0] is not None:
+            self._tell(self.seconds, "the dead house")
+            with self._nemesis.hurting(*self._town.chatds):
+                await acts.dead_house(self._town, self._crowd, dice)
+        return (await self._drain())[1]
 
     async def _drain(self) -> tuple[float | None, list[str]]:
         begun_s = self._crowd.ledger.now_s()
