@@ -7,8 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
 
 import uvloop
+
+TWICE_S: Final = 0.5  # a make or a supervisor that signals a whole group may tell us twice at once
 
 
 class StartFailed(Exception):
@@ -21,9 +24,13 @@ def run_daemon(work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        told_s = 0.0
 
         def end() -> None:
-            if stop.is_set():
+            nonlocal told_s
+            if not stop.is_set():
+                told_s = loop.time()
+            elif loop.time() - told_s > TWICE_S:
                 os._exit(130)
             stop.set()
 

@@ -19,6 +19,8 @@ GAUGES: Final = frozenset(
         "unconfirmed",
         "unconfirmed_bytes",
         "is_ready",
+        "is_blocked",
+        "waiting_commands",
     }
 )
 

@@ -43,9 +43,11 @@ class Postroom:
                 strangers.append(parcel.user)
             for line in tuple(lines):
                 if type(parcel) is FramesParcel:
-                    before = line.session.feed.expected
+                    feed = line.session.feed
+                    before = feed.expected
+                    counts.gaps += feed.is_live and parcel.first > before  # an earlier hand-over was lost
                     line.session.push(parcel.first, parcel.last, parcel.frames)
-                    counts.delivered += line.session.feed.expected - before
+                    counts.delivered += feed.expected - before
                 else:
                     self._give(line, parcel)
                 attend(line)

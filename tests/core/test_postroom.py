@@ -44,6 +44,7 @@ async def test_a_gap_between_parcels_is_read_from_the_queue(room: NodeRoom) -> N
     room.hand(framed(3, 3))
     await until(lambda: bool(ann.wire.written))
     assert ann.heard() == [deliver(1), deliver(2), deliver(3)]
+    assert room.board.counts.gaps == 1
 
 
 async def test_a_nudge_reads_what_is_missing(room: NodeRoom) -> None:
