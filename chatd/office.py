@@ -62,7 +62,9 @@ class Office:
             0,
             message_post(by, 0, request.to, id_, request.flags, request.payload, request.ttl_s, now_ms),
             # for the sender's devices, if it has any: the store leaves a copy out for whoever has fewer than two
-            message_copy(by, 0, request.to, id_, request.flags, request.payload, now_ms),
+            None
+            if request.to == request.sender
+            else message_copy(by, 0, request.to, id_, request.flags, request.payload, now_ms),
         )
         self._sending += 1
         try:

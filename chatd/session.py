@@ -118,7 +118,7 @@ class Session:
             return
         by = self._origin
         id_ = message_id(by.tag, cid)
-        copy = message_copy(by, cid, to, id_, flags, payload, now_ms) if self.devices > 1 else None
+        copy = message_copy(by, cid, to, id_, flags, payload, now_ms) if self._wants_copy(to) else None
         self.unaccepted += 1
         self.effects.append(PostEntry(cid, message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms), copy))
 
@@ -126,7 +126,7 @@ class Session:
         cid, _, to, ids = read
         if self._may_post(cid, to):
             by = self._origin
-            copy = read_copy(by, cid, to, ids, now_ms) if self.devices > 1 else None
+            copy = read_copy(by, cid, to, ids, now_ms) if self._wants_copy(to) else None
             self.unaccepted += 1
             self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms), copy))
 
@@ -135,6 +135,10 @@ class Session:
             self._refuse(0, Code.BAD_RECEIVER, NAME_ALLOWED)
         elif self._gate.is_open:
             self.effects.append(PostSignal(signal_post(self._origin, signal.to, signal.payload)))
+
+    def _wants_copy(self, to: str) -> bool:
+        """My other devices are told what I send, but for what I send to myself: they get that anyway."""
+        return self.devices > 1 and to != self.user
 
     def _may_post(self, cid: int, to: str) -> bool:
         if cid <= self.last_cid:

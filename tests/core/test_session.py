@@ -50,6 +50,13 @@ def test_a_message_is_posted_once_for_its_receiver() -> None:
     assert rig.heard() == []
 
 
+def test_what_is_sent_to_oneself_needs_no_copy() -> None:
+    rig = opened_rig(devices=2)
+    [effect] = rig.say(Send(7, 0, "ann", b"buy tea", None))
+    assert isinstance(effect, PostEntry)
+    assert effect.copy is None
+
+
 def test_with_a_second_device_a_copy_goes_to_the_senders_own_queue() -> None:
     rig = opened_rig(devices=2)
     body = encode_body(Sent(0, 0, "bob", message_id(TAG, 7), NOW_MS, b"tea?"))
