@@ -15,11 +15,13 @@ import signal
 from typing import Final
 
 from tests.chaos.crowd import Crowd, Device
+from tests.chaos.ledger import Message
 from tests.chaos.quiet import registered
 from tests.chaos.town import KEEPALIVE_S, LEASE_S, Town
 
 ROUNDS: Final = 8
-APART_S_MAX: Final = 0.01  # between the login and the message
+ARRIVALS_S: Final = 0.3  # logins and messages are spread over so much, each by itself
+SLOW_S: Final = 0.05  # brokerd's way to Redis meanwhile, so that its steps lie apart and a login can fall between them
 SEEN_S_MAX: Final = 3.0
 FREED_S_MAX: Final = LEASE_S + 10.0
 LOOKS: Final = 25
@@ -27,25 +29,35 @@ LOOKS: Final = 25
 assert SEEN_S_MAX < KEEPALIVE_S, "or the PING would repair what is to be found"
 
 
-async def doorstep(crowd: Crowd, dice: random.Random) -> None:
+async def doorstep(town: Town, crowd: Crowd, dice: random.Random) -> None:
     """Everybody but the senders leaves and comes back, `ROUNDS` times."""
     senders = [device for device in crowd.devices if len(crowd.ledger.of_user[device.name.user]) == 1]
     sender, guests = senders[0], senders[1:]
+    doors = [door for name, door in town.doors.items() if name.startswith("brokerd") and name.endswith("-redis")]
+    for door in doors:
+        door.slow(SLOW_S)
     for _ in range(ROUNDS):
         await asyncio.gather(*(device.leave() for device in guests))
-        await asyncio.gather(*(_come(crowd, sender, device, dice) for device in guests))
+        await asyncio.gather(*(_meet(crowd, sender, device, dice) for device in guests))
+    for door in doors:
+        door.mend()
 
 
-async def _come(crowd: Crowd, sender: Device, guest: Device, dice: random.Random) -> None:
-    await asyncio.sleep(dice.uniform(0.0, 0.3))
-    guest.come()
-    if sender.client is None or not await guest.connecting():
-        return
-    await asyncio.sleep(dice.uniform(0.0, APART_S_MAX))
-    message = sender.say(guest.name.user)
+async def _meet(crowd: Crowd, sender: Device, guest: Device, dice: random.Random) -> None:
+    _, message = await asyncio.gather(_come(guest, dice), _call(sender, guest.name.user, dice))
     if message is None or not await crowd.until(lambda: guest.name in message.seen, SEEN_S_MAX):
         text = "was not sent" if message is None else f"{message.label} was not seen"
         crowd.ledger.breach("stranded", f"on the doorstep of {guest.name} a message {text} in {SEEN_S_MAX} s", message)
+
+
+async def _come(guest: Device, dice: random.Random) -> None:
+    await asyncio.sleep(dice.uniform(0.0, ARRIVALS_S))
+    guest.come()
+
+
+async def _call(sender: Device, to: str, dice: random.Random) -> Message | None:
+    await asyncio.sleep(dice.uniform(0.0, ARRIVALS_S))
+    return sender.say(to)
 
 
 async def dead_house(town: Town, crowd: Crowd, dice: random.Random) -> None:

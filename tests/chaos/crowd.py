@@ -148,10 +148,6 @@ class Device:
         self._must_leave.clear()
         self._may_stay.set()
 
-    async def connecting(self) -> bool:
-        """Until a client is on its way in; whether one is."""
-        return await self._crowd.until(lambda: self.client is not None, MOVE_S_MAX)
-
     def say(self, to: str) -> Message | None:
         """Post one message now, if that is possible."""
         return None if self.client is None else self._post(self.client, to, is_plain=True)

@@ -138,7 +138,7 @@ class Run:
         """The acts after the storm; what is not quiet behind them."""
         dice = random.Random(self.seed)
         self._tell(self.seconds, "the doorstep")
-        await acts.doorstep(self._crowd, dice)
+        await acts.doorstep(self._town, self._crowd, dice)
         if len(self._town.chatds) > 1 and (await self._drain())[0] is not None:
             self._tell(self.seconds, "the dead house")
             with self._nemesis.hurting(*self._town.chatds):
