@@ -131,9 +131,13 @@ class Broker:
             await self._try(decoded)
 
     async def _try(self, decoded: list[_Decoded]) -> None:
-        """One round; what cannot be worked off, whatever the reason, is narrowed down to one batch and buried."""
+        """One round; what cannot be worked off is narrowed down to one batch and buried. A link that is down is no reason
+        to bury anything."""
         try:
             await self._round(decoded)
+        except LinkDown:
+            await asyncio.sleep(RETRY_S)
+            await self._try(decoded)
         except Exception as fault:  # a poison batch must not stop its shard for ever
             self._log.exception("round_failed", batches=len(decoded))
             if len(decoded) == 1:
