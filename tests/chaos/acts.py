@@ -26,7 +26,7 @@ SEEN_S_MAX: Final = 3.0
 FREED_S_MAX: Final = LEASE_S + 10.0
 LOOKS: Final = 25
 
-assert SEEN_S_MAX < KEEPALIVE_S, "or the PING would repair what is to be found"
+assert SEEN_S_MAX < KEEPALIVE_S / 2, "or the PING would repair what is to be found"
 
 
 async def doorstep(town: Town, crowd: Crowd, dice: random.Random) -> None:
@@ -70,7 +70,7 @@ async def dead_house(town: Town, crowd: Crowd, dice: random.Random) -> None:
     await asyncio.to_thread(node.kill9)
     living = [device for device in crowd.devices if device not in inside]
     for user in sorted({device.name.user for device in inside}):
-        dice.choice(living).say(user)
+        dice.choice([device for device in living if device.name.user != user]).say(user)
     wrong = await registered(town, crowd)
     for _ in range(LOOKS):
         if not wrong:

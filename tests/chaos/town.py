@@ -14,7 +14,7 @@ from tests.chaos.network import Door
 
 LEASE_S: Final = 3
 DRAIN_S_MAX: Final = 3
-KEEPALIVE_S: Final = 5
+KEEPALIVE_S: Final = 8  # clients ask after half of it
 
 Part = Daemon | RedisServer | RabbitServer
 
