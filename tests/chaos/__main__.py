@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--brokers", type=int, default=2, help="brokerd (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep the servers' logs and data also after a good run")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the servers must be ended either way
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
     print(f"chaos: seed {seed}, {options.seconds:.0f} s", flush=True)
