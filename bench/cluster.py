@@ -64,6 +64,8 @@ class Cluster:
             daemon.begin()
         for daemon in (*self.brokers, *self.nodes):
             daemon.wait_ready()
+        for node in self.nodes:
+            node.wait_serving()
 
     def close(self) -> None:
         """End everything, clients' side first."""

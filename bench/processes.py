@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -141,6 +142,18 @@ class Chatd(Daemon):
             "CHATD_LOG_FORMAT": "json",
         }
         super().__init__("chatd", {**ours, **(env or {})}, data_dir / f"{name}.log")
+
+    def wait_serving(self, s_max: float = READY_S_MAX) -> None:
+        """Wait until /readyz says 200: RabbitMQ and Redis are reached too. Raises DaemonDied."""
+        end_s = time.monotonic() + s_max
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=5):
+                    return
+            except OSError as fault:  # a 503 is one too
+                if time.monotonic() > end_s:
+                    raise DaemonDied(f"{self.module} does not serve: {fault}") from fault
+            time.sleep(0.05)
 
     def ctl(self, *words: str, text: str | None = None) -> str:
         """Run chatctl with this chatd's configuration; what it printed. Raises CalledProcessError."""
