@@ -34,6 +34,7 @@ from protocol.states import State
 from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
 
 BUSY_RETRY_MS: Final = 1000
+REFUSED_BEFORE: Final = "the queue is open again: reconnect, and resend what has no answer"
 QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came back with less than it had said
 
 
@@ -57,8 +58,7 @@ class Session:
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
-        self._now_s = 0.0  # of the newest read
-        self._busy_until_s = 0.0
+        self._has_refused = False  # a cid of this session was refused, and may be resent
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
@@ -71,7 +71,6 @@ class Session:
 
     def receive(self, data: bytes, now_s: float, now_ms: int) -> None:
         """Bytes off the transport."""
-        self._now_s = now_s
         for event in self.conn.receive(data, now_s):
             if type(event) is Send:
                 self._take_send(event, now_ms)
@@ -141,25 +140,22 @@ class Session:
         return self.devices > 1 and to != self.user
 
     def _may_post(self, cid: int, to: str) -> bool:
+        if self._has_refused and self.conn.is_over:
+            return False
         if cid <= self.last_cid:
             self._refuse(cid, Code.BAD_CID, f"cid {cid} after {self.last_cid}")
             return False
         self.last_cid = cid
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
-        elif self._is_busy():
+        elif not self._gate.is_open:
+            self._has_refused = True
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
+        elif self._has_refused:
+            # the peer may not have heard of the refusal: what it wrote behind it must not be taken, or the refused cid
+            # could never be resent (the queue would take it for a repeat). In a new session it resends in order.
+            self.fail(Code.INTERNAL, REFUSED_BEFORE)
         else:
-            return True
-        return False
-
-    def _is_busy(self) -> bool:
-        """Who is told BUSY for a second is refused for a second: what the peer wrote before it heard of the refusal must
-        not be taken, or the refused cid could never be resent (a higher one would have passed it)."""
-        if self._now_s < self._busy_until_s:
-            return True
-        if not self._gate.is_open:
-            self._busy_until_s = self._now_s + BUSY_RETRY_MS / 1000
             return True
         return False
 
@@ -231,14 +227,14 @@ class Session:
             self.accepted_cid = max(self.accepted_cid, top)
             self.conn.send(Accepted(top, 0, part))
 
-    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int, now_s: float = 0.0) -> None:
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
         """The queue did not take it. When nobody knows whether it did, the session ends: the client resends it under its
         old cid at the next login, and the queue tells a repeat from a new one."""
         self._answered(1)
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
         elif self.is_open:
-            self._busy_until_s = max(self._busy_until_s, now_s + retry_after_ms / 1000)
+            self._has_refused = True
             self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
 
     def _answered(self, count: int) -> None:
