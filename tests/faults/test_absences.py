@@ -91,6 +91,11 @@ async def test_while_rabbitmq_is_away_a_send_is_busy_at_once_and_what_waits_can_
             await all_well.rabbit.start_soon()
         for node in all_well.nodes:
             await wait_ready(node)
+        # a session that refused a cid takes no later one, but ends: its client may not have heard of the refusal
+        await fay.send(Send(3, 0, "gus", b"again"))
+        error = await fay.next(Error)
+        assert (error.code, error.ref) == (Code.INTERNAL, 0)
+    async with session(first.tcp_port, "fay", mint.token("fay")) as fay:
         await fay.send(Send(3, 0, "gus", b"again"))  # ready means that it is taken
         assert await fay.next(Accepted) == Accepted(3, 0, (3,))
         async with session(second.tcp_port, "gus", mint.token("gus")) as gus:
