@@ -18,7 +18,6 @@ from chatd.effects import (
     Acknowledge,
     AskHead,
     Close,
-    Effect,
     Gate,
     HoldReading,
     Login,
@@ -276,6 +275,3 @@ class Switchboard:
             elif line.paused_s is not None and now_s - line.paused_s > PAUSED_S_MAX and line.closing is None:
                 self._close_slow(line)
         self.logins.check_credentials(time.time())
-
-
-__all__ = ["Counts", "Effect", "Switchboard"]
