@@ -78,6 +78,9 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.breaches: list[Breach] = []
         self._open: dict[str, Message] = {}
+        self._early: dict[bytes, list[tuple[DeviceName, Receipt]]] = defaultdict(
+            list
+        )  # told before ACCEPTED gave the id
         self._books: dict[DeviceName, Book] = defaultdict(Book)
         self._queues: dict[str, dict[int, object]] = defaultdict(dict)  # user → seq → what it is, as first seen
 
@@ -129,6 +132,8 @@ class Ledger:
             self.breach("phantom", f"{message.label} has two ids, {message.id.hex()} and {id_.hex()}", message)
         message.id = id_
         self.by_id[id_] = message
+        for name, event in self._early.pop(id_, ()):
+            self._take_status(name, event, message)
 
     # --- in
 
@@ -181,23 +186,34 @@ class Ledger:
     def _take_receipt(self, name: DeviceName, event: Receipt) -> None:
         for id_ in event.ids:
             message = self.by_id.get(id_)
-            if message is None or (message.by.user, message.to) != (name.user, event.peer):
-                self.breach("phantom", f"{name} is told status {event.status} of the unknown {id_.hex()}", message)
-                continue
-            key = (name, event.status)
-            self.counts["receipts"] += key not in message.told
-            message.told.setdefault(key, self.now_s())
-            readers = [other for other in message.seen if other.user == message.to]
-            if event.status in (Status.DELIVERED, Status.READ) and not readers:
-                self.breach(
-                    "early", f"{name} is told {Status(event.status).name} before anybody saw {message.label}", message
-                )
-            if event.status == Status.EXPIRED and message.ttl_s is None:
-                self.breach("lost", f"{message.label} expired without a ttl", message)
-            if event.status == Status.FAILED:
-                self.breach("lost", f"{message.label} failed, reason {event.reason}", message)
+            if message is None:  # an ACCEPTED that a fault held up: the message may end before its sender learns its id
+                self._early[id_].append((name, event))
+            else:
+                self._take_status(name, event, message)
+
+    def _take_status(self, name: DeviceName, event: Receipt, message: Message) -> None:
+        if (message.by.user, message.to) != (name.user, event.peer):
+            self.breach("phantom", f"{name} is told status {event.status} of {message.label}, not its own", message)
+            return
+        key = (name, event.status)
+        self.counts["receipts"] += key not in message.told
+        message.told.setdefault(key, self.now_s())
+        readers = [other for other in message.seen if other.user == message.to]
+        if event.status in (Status.DELIVERED, Status.READ) and not readers:
+            self.breach(
+                "early", f"{name} is told {Status(event.status).name} before anybody saw {message.label}", message
+            )
+        if event.status == Status.EXPIRED and message.ttl_s is None:
+            self.breach("lost", f"{message.label} expired without a ttl", message)
+        if event.status == Status.FAILED:
+            self.breach("lost", f"{message.label} failed, reason {event.reason}", message)
 
     # --- the end
+
+    def strangers(self) -> list[str]:
+        """What was told of ids that no message has, by now."""
+        return [f"{name} was told status {event.status} of {id_.hex()}, which nobody sent"
+                for id_, told in self._early.items() for name, event in told]  # fmt: skip
 
     def unfinished(self) -> dict[str, list[str]]:
         """What has still to happen, by the label of the message."""

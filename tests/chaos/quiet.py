@@ -22,6 +22,7 @@ LOOK_S_MAX: Final = 10.0
 async def noise(town: Town, crowd: Crowd) -> list[str]:
     """What is not as it must be in the end, one line each; [] = quiet. The cheap questions first."""
     waits = [f"{label} waits for {', '.join(what)}" for label, what in crowd.ledger.unfinished().items()]
+    waits += crowd.ledger.strangers()
     away = [f"{device.name} is not connected" for device in crowd.devices if device.name not in crowd.sessions]
     if waits or away:
         return waits + away

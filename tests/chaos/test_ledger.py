@@ -90,6 +90,18 @@ def test_a_receipt_before_anybody_saw_the_message_is_early(ledger: Ledger) -> No
     assert kinds(ledger) == ["early"]
 
 
+def test_an_end_told_before_accepted_came_is_no_phantom_unless_nobody_sent_it(ledger: Ledger) -> None:
+    message = ledger.posted(ANN, "ann#1", Send(0, Flag.RECEIPT, "bob", b"", 1))
+    id_ = message_id(device_tag("ann", "phone"), 1)
+    ledger.saw(ANN, Receipt(1, 0, "bob", Status.EXPIRED, (id_, b"x" * 16), 0, 0))
+    ledger.accepted(message, id_)
+    assert ledger.unfinished() == {}
+    assert kinds(ledger) == []
+    assert [text.split(",")[0] for text in ledger.strangers()] == [
+        f"ann/phone was told status 3 of {(b'x' * 16).hex()}"
+    ]
+
+
 def test_an_end_that_the_message_did_not_deserve_is_a_loss(ledger: Ledger) -> None:
     message = post(ledger, 1)
     ledger.saw(ANN, Receipt(1, 0, "bob", Status.EXPIRED, (message.id,), 0, 0))
