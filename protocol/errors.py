@@ -49,6 +49,7 @@ class Code(IntEnum):
     SERVER_FULL = 403
     GOING_AWAY = 404
     SLOW_READER = 405
+    STORE_CHANGED = 406
 
     INTERNAL = 500
 
@@ -102,6 +103,7 @@ _ROWS: Final = (
         Code.GOING_AWAY, "this server stops: reconnect within the window, elsewhere if you can", closes=True, retry=True
     ),
     _row(Code.SLOW_READER, "you read too slowly: what waits is kept, reconnect to get it", closes=True, retry=True),
+    _row(Code.STORE_CHANGED, "the store is not the one that was known: come back when it is", closes=True, retry=True),
     _row(Code.INTERNAL, "a fault of the server", closes=True, retry=True),
 )
 

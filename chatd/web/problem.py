@@ -51,6 +51,7 @@ STATUS_OF: Final[dict[Code, int]] = {
     Code.SERVER_FULL: 503,
     Code.GOING_AWAY: 503,
     Code.SLOW_READER: 503,
+    Code.STORE_CHANGED: 503,
     Code.INTERNAL: 500,
 }
 assert set(STATUS_OF) == set(Code)

@@ -10,7 +10,7 @@ const CODE = {
   BAD_PREFACE: 100, VERSION_UNSUPPORTED: 101, FRAME_MALFORMED: 102, BODY_MALFORMED: 103, FRAME_TOO_LARGE: 104,
   OUT_OF_TURN: 105, LOGIN_REQUIRED: 200,
 };
-const CLOSES = new Set([402, 403, 404, 405, 500]); // §9, beside all of 1xx and 2xx
+const CLOSES = new Set([402, 403, 404, 405, 406, 500]); // §9, beside all of 1xx and 2xx
 
 // --- the fields of §4, as checks ------------------------------------------------------------------------------------
 
