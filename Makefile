@@ -8,7 +8,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: docs help venv run test check format cluster demo bench-quick chaos chaos-quick services browser clean
+.PHONY: docs help venv run test check format cluster demo bench-quick chaos chaos-quick sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -66,6 +66,9 @@ chaos: $(READY) services ## a cluster under load, with processes killed and link
 
 chaos-quick: $(READY) services ## the same for 20 seconds
 	$(BIN)/python -m tests.chaos --seconds 20 $(if $(SEED),--seed $(SEED))
+
+sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by seed; SEED=… repeats one, SEEDS=… more of them
+	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 docs: $(READY) ## draw the picture and print the configuration's reference
 	$(BIN)/python docs/draw.py
