@@ -26,7 +26,7 @@ class PostRefused(Exception):
 
 
 class Entry(NamedTuple):
-    """One thing to append to a user's sent_queue; see protocol.envelope.EntryPost for origin and cid."""
+    """One thing to append to a user's sent_queue; see protocol.envelope.EntryPost for origin, cid and prev."""
 
     origin: bytes
     cid: int
@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     flags: int
     expires_ms: int
     body: bytes
+    prev: int = 0
 
 
 class Append(NamedTuple):
@@ -145,6 +146,8 @@ class SentQueue(Protocol):
         """Save, dedupe and then look up, atomically for each user. Users in `appends` are distinct.
 
         Durable when it returns (as durable as the adapter is set to be). Seqs are 1, 2, 3 … per user without gaps.
+        A cid not above the highest one answered is a repeat, unless it lies in a gap (brokerd.links.gaps): an entry whose `prev`
+        is above that mark leaves mark+1..prev open.
         RECEIPT entries are taken up to twice the bound of the queue; SENT and READ_SYNC entries are left out as REPEAT
         for a user with fewer than two known devices.
         """

@@ -160,15 +160,16 @@ class Postbox:
         self.batches += 1
         self.posted += len(posts)
         self._in_flight += 1
-        future.add_done_callback(lambda done: self._posted(done, tickets))
+        future.add_done_callback(lambda done: self._posted(done, posts, tickets))
 
-    def _posted(self, future: asyncio.Future[None], tickets: list[Ticket | None]) -> None:
+    def _posted(self, future: asyncio.Future[None], posts: list[Post], tickets: list[Ticket | None]) -> None:
         self._in_flight -= 1
         self._shut_since_s = None  # it moves
         if not future.cancelled() and future.exception() is None:
             _accept(tickets)
         elif not future.cancelled() and isinstance(future.exception(), PostRefused):
             _refuse(tickets, Processed.NO)
+            self._keep_acks(posts)
         else:
             _refuse(tickets, Processed.UNKNOWN)
         self._wake()
@@ -191,19 +192,23 @@ class Postbox:
             self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
-        """Acknowledgements are not refused, they wait on: nobody would send them again."""
         waiting: dict[Ticket, int] = {}  # with how many of its parts have not left
         for pile in self._piles:
-            for post, ticket in zip(pile.posts, pile.tickets, strict=True):
+            for ticket in pile.tickets:
                 if ticket is not None:
                     waiting[ticket] = waiting.get(ticket, 0) + 1
-                elif isinstance(post, AckPost):
-                    key = (post.user, post.device)
-                    self._acks[key] = max(post.seq, self._acks.get(key, 0))
+            self._keep_acks(pile.posts)
             pile.posts, pile.tickets, pile.size = [], [], 0
         self._waiting = self._waiting_bytes = 0
         for ticket, parts in waiting.items():
             _refuse([ticket], Processed.NO, parts)
+
+    def _keep_acks(self, posts: Sequence[Post]) -> None:
+        """Acknowledgements are not refused, they wait on: nobody would send them again."""
+        for post in posts:
+            if isinstance(post, AckPost):
+                key = (post.user, post.device)
+                self._acks[key] = max(post.seq, self._acks.get(key, 0))
 
     @property
     def is_idle(self) -> bool:

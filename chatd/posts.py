@@ -28,30 +28,33 @@ class Origin(NamedTuple):
 
 
 def message_post(
-    by: Origin, cid: int, to: str, id_: bytes, flags: int, payload: bytes, ttl_s: int | None, now_ms: int
+    by: Origin, cid: int, to: str, id_: bytes, flags: int, payload: bytes, ttl_s: int | None, now_ms: int, prev: int = 0
 ) -> EntryPost:
-    """A message for the queue of `to`."""
+    """A message for the queue of `to`. `prev`: see EntryPost."""
     expires_ms = now_ms + (ttl_s * 1000 if ttl_s else _TTL_MS_MAX)
     body = pack_fields((by.user, id_, now_ms, payload))
-    return EntryPost(_ENTRY, to, by.tag, cid, _DELIVER, flags & SEND_FLAGS, expires_ms, body)
+    return EntryPost(_ENTRY, to, by.tag, cid, _DELIVER, flags & SEND_FLAGS, expires_ms, body, prev)
 
 
-def message_copy(by: Origin, cid: int, to: str, id_: bytes, flags: int, payload: bytes, now_ms: int) -> EntryPost:
+def message_copy(
+    by: Origin, cid: int, to: str, id_: bytes, flags: int, payload: bytes, now_ms: int, prev: int = 0
+) -> EntryPost:
     """The same message for the sender's own devices. A numbering of its own: its receiver is the sender."""
     body = pack_fields((to, id_, now_ms, payload))
-    return EntryPost(_ENTRY, by.user, b"c" + by.tag, cid, _SENT, flags & SEND_FLAGS, now_ms + _TTL_MS_MAX, body)
+    expires_ms = now_ms + _TTL_MS_MAX
+    return EntryPost(_ENTRY, by.user, b"c" + by.tag, cid, _SENT, flags & SEND_FLAGS, expires_ms, body, prev)
 
 
-def read_post(by: Origin, cid: int, to: str, ids: tuple[bytes, ...], now_ms: int) -> EntryPost:
+def read_post(by: Origin, cid: int, to: str, ids: tuple[bytes, ...], now_ms: int, prev: int = 0) -> EntryPost:
     """ "Your messages were read", for their sender."""
     body = pack_fields((by.user, _READ, ids, now_ms, 0))
-    return EntryPost(_ENTRY, to, by.tag, cid, _RECEIPT, 0, now_ms + _TTL_MS_MAX, body)
+    return EntryPost(_ENTRY, to, by.tag, cid, _RECEIPT, 0, now_ms + _TTL_MS_MAX, body, prev)
 
 
-def read_copy(by: Origin, cid: int, to: str, ids: tuple[bytes, ...], now_ms: int) -> EntryPost:
+def read_copy(by: Origin, cid: int, to: str, ids: tuple[bytes, ...], now_ms: int, prev: int = 0) -> EntryPost:
     """The same for the reader's own devices."""
     body = pack_fields((to, ids, now_ms))
-    return EntryPost(_ENTRY, by.user, b"c" + by.tag, cid, _READ_SYNC, 0, now_ms + _TTL_MS_MAX, body)
+    return EntryPost(_ENTRY, by.user, b"c" + by.tag, cid, _READ_SYNC, 0, now_ms + _TTL_MS_MAX, body, prev)
 
 
 def signal_post(by: Origin, to: str, payload: bytes) -> SignalPost:

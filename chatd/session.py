@@ -34,7 +34,9 @@ from protocol.states import State
 from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
 
 BUSY_RETRY_MS: Final = 1000
-REFUSED_BEFORE: Final = "the queue is open again: reconnect, and resend what has no answer"
+RECEIVERS_MAX: Final = 4096  # whose last cid is not known to be taken; then reading waits until all is answered
+REFUSED_MAX: Final = 4096  # cids that were refused with BUSY and did not come again; then the session ends
+REFUSED_MUCH: Final = "too many refused requests: reconnect later, and resend what has no answer"
 QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came back with less than it had said
 
 
@@ -58,7 +60,11 @@ class Session:
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
-        self._has_refused = False  # a cid of this session was refused, and may be resent
+        self._busy_until_s = 0.0
+        self._now_s = 0.0  # of the newest read
+        self._untaken: dict[str, int] = {}  # receiver → last cid posted to it that may not be taken (EntryPost.prev)
+        self._uncopied = 0  # the same, of the copies for our own devices
+        self._refused: set[int] = set()  # these may come again under their cid
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
@@ -71,6 +77,7 @@ class Session:
 
     def receive(self, data: bytes, now_s: float, now_ms: int) -> None:
         """Bytes off the transport."""
+        self._now_s = now_s
         for event in self.conn.receive(data, now_s):
             if type(event) is Send:
                 self._take_send(event, now_ms)
@@ -78,7 +85,7 @@ class Session:
                 self._take_ack(event)
             else:
                 self._take(event, now_ms)
-        if self.unaccepted >= self._limits.unaccepted_max and not self.is_holding:
+        if not self.is_holding and not self._has_room():
             self.is_holding = True
             self.effects.append(HoldReading())
 
@@ -117,17 +124,20 @@ class Session:
             return
         by = self._origin
         id_ = message_id(by.tag, cid)
-        copy = message_copy(by, cid, to, id_, flags, payload, now_ms) if self._wants_copy(to) else None
+        copy = None
+        if self._wants_copy(to):
+            copy = message_copy(by, cid, to, id_, flags, payload, now_ms, self._copied_before(cid))
+        post = message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms, self._posted_before(cid, to))
         self.unaccepted += 1
-        self.effects.append(PostEntry(cid, message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms), copy))
+        self.effects.append(PostEntry(cid, post, copy))
 
     def _take_read(self, read: Read, now_ms: int) -> None:
         cid, _, to, ids = read
         if self._may_post(cid, to):
             by = self._origin
-            copy = read_copy(by, cid, to, ids, now_ms) if self._wants_copy(to) else None
+            copy = read_copy(by, cid, to, ids, now_ms, self._copied_before(cid)) if self._wants_copy(to) else None
             self.unaccepted += 1
-            self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms), copy))
+            self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._posted_before(cid, to)), copy))
 
     def _take_signal(self, signal: Signal) -> None:
         if not is_name(signal.to):
@@ -140,24 +150,58 @@ class Session:
         return self.devices > 1 and to != self.user
 
     def _may_post(self, cid: int, to: str) -> bool:
-        if self._has_refused and self.conn.is_over:
-            return False
-        if cid <= self.last_cid:
+        if len(self._refused) > REFUSED_MAX:
+            return False  # this session ends
+        if cid > self.last_cid:
+            self.last_cid = cid
+        elif cid not in self._refused:
             self._refuse(cid, Code.BAD_CID, f"cid {cid} after {self.last_cid}")
             return False
-        self.last_cid = cid
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
-        elif not self._gate.is_open:
-            self._has_refused = True
+        elif self._is_busy():
+            self._note_refused(cid)
+            self._posted_before(cid, to)  # it may come again, behind later ones
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
-        elif self._has_refused:
-            # the peer may not have heard of the refusal: what it wrote behind it must not be taken, or the refused cid
-            # could never be resent (the queue would take it for a repeat). In a new session it resends in order.
-            self.fail(Code.INTERNAL, REFUSED_BEFORE)
         else:
+            self._refused.discard(cid)
             return True
         return False
+
+    def _is_busy(self) -> bool:
+        """Who is told BUSY for a second is refused for a second: what the peer wrote before it heard of the refusal is
+        refused as well, so that it can keep the order when it resends."""
+        if self._now_s >= self._busy_until_s:
+            if self._gate.is_open:
+                return False
+            self._busy_until_s = self._now_s + BUSY_RETRY_MS / 1000
+        return True
+
+    def _note_refused(self, cid: int) -> None:
+        self._refused.add(cid)
+        if len(self._refused) > REFUSED_MAX:
+            self.fail(Code.INTERNAL, REFUSED_MUCH)
+
+    def _posted_before(self, cid: int, to: str) -> int:
+        """The `prev` of a post to this receiver; the post is noted. A stale one does no harm: the store has got that far."""
+        before = self._untaken.get(to, 0)
+        if cid > before:
+            self._untaken[to] = cid
+            return before
+        return cid - 1  # it comes again: whatever lies before it in its gap stays open
+
+    def _copied_before(self, cid: int) -> int:
+        before = self._uncopied
+        if cid > before:
+            self._uncopied = cid
+            return before
+        return cid - 1
+
+    def _has_room(self) -> bool:
+        """Whether more may be read from the peer."""
+        return self.unaccepted < self._limits.unaccepted_max and (
+            len(self._untaken) < RECEIVERS_MAX or self.unaccepted == 0
+        )
 
     def _take_ack(self, ack: Ack) -> None:
         if ack.ref >= self.feed.expected:
@@ -227,19 +271,27 @@ class Session:
             self.accepted_cid = max(self.accepted_cid, top)
             self.conn.send(Accepted(top, 0, part))
 
-    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
-        """The queue did not take it. When nobody knows whether it did, the session ends: the client resends it under its
-        old cid at the next login, and the queue tells a repeat from a new one."""
+    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int, now_s: float) -> None:
+        """The queue did not take it, and the peer may send it again under its cid. When nobody knows whether it did, the
+        session ends: the client resends it at the next login, and the queue tells a repeat from a new one."""
+        if processed is not Processed.UNKNOWN:
+            self._note_refused(cid)
         self._answered(1)
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
         elif self.is_open:
-            self._has_refused = True
+            self._busy_until_s = max(self._busy_until_s, now_s + retry_after_ms / 1000)
             self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
 
     def _answered(self, count: int) -> None:
         self.unaccepted -= count
-        if self.is_holding and self.unaccepted < self._limits.unaccepted_max:
+        if self.unaccepted == 0:  # so all that was posted is taken, but for what was refused
+            if not self._refused:
+                self._untaken.clear()
+                self._uncopied = 0
+            elif len(self._untaken) >= RECEIVERS_MAX:
+                self.fail(Code.INTERNAL, REFUSED_MUCH)
+        if self.is_holding and self._has_room():
             self.is_holding = False
             self.effects.append(ResumeReading())
 

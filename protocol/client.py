@@ -308,8 +308,6 @@ class Client:
 
     def fill(self, connection: ClientConnection | None, *, is_taking: bool) -> None:
         """Keep first, then let it leave."""
-        if connection is not None and is_taking:
-            self._requests.fill()
         self._save()
         if connection is None:
             return

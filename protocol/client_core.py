@@ -39,8 +39,8 @@ class Fate(Enum):
     """What an ERROR makes of the request that it names."""
 
     TAKEN = "taken"  # it was carried out all the same
-    AGAIN = "again"  # surely not carried out: later, under a new cid
-    UNKNOWN = "unknown"  # perhaps carried out: in a new session, under the old cid
+    AGAIN = "again"  # surely not carried out: later, under its cid
+    UNKNOWN = "unknown"  # perhaps carried out: in a new session, under its cid
     REFUSED = "refused"  # the application must know
 
 
@@ -91,21 +91,19 @@ class Backoff:
 class Outgoing:
     """What was posted and not answered yet, in the order in which it must leave.
 
-    A request is in one of four places: `again` (it was on the wire of an earlier session: first, under its old cid),
-    `flight` (on the wire of this one), `refused` (surely not taken: renumbered, before what is newer), `fresh`.
+    A request is in one of three places: `again` (it was on the wire before and is sent again, first, by cid), `flight`
+    (on the wire of this session), `fresh`. Its cid is its own for ever: that is what the server knows a repeat by.
     """
 
     def __init__(self, next_cid: int, unanswered: Iterable[Request]) -> None:
         """`unanswered` is what an earlier run of the client left, in any order: it may have been taken."""
         self.again: deque[Request] = deque(sorted(unanswered, key=lambda request: request.ref))
         self.flight: dict[int, Request] = {}
-        self.refused: dict[int, Request] = {}
         self.fresh: deque[Request] = deque()
-        self._doubtful = {request.ref for request in self.again}  # on the wire before this session, without an answer
         self.next_cid = max(next_cid, self.again[-1].ref + 1 if self.again else 1)
 
     def __len__(self) -> int:
-        return len(self.again) + len(self.flight) + len(self.refused) + len(self.fresh)
+        return len(self.again) + len(self.flight) + len(self.fresh)
 
     def post(self, request: Request) -> Request:
         """Number a new request and put it at the end."""
@@ -115,40 +113,27 @@ class Outgoing:
         return numbered
 
     def lose_connection(self) -> None:
-        """What was in flight comes first in the next session. cids on the wire only grew, so this is cid order."""
-        self.again.extendleft(reversed(self.flight.values()))
-        self._doubtful |= self.flight.keys()
+        """What was in flight comes first in the next session."""
+        self._put_back(self.flight.values())
         self.flight.clear()
 
     def answer(self, cid: int) -> Request | None:
         """The request that `cid` answers, forgotten; None for a number that is not in flight."""
-        self._doubtful.discard(cid)
         return self.flight.pop(cid, None)
 
-    def is_doubtful(self, cid: int) -> bool:
-        """Whether an earlier session may have taken it: a refusal speaks of this try only, so it keeps its cid."""
-        return cid in self._doubtful
-
     def refuse(self, cid: int) -> None:
-        """Surely not taken: it waits for `renumber`."""
+        """Not taken this time: it is sent again, before anything new."""
         request = self.flight.pop(cid, None)
-        if request is not None:
-            self.refused[cid] = request
+        if request is not None and self.again and self.again[-1].ref > cid:
+            self._put_back([request])
+        elif request is not None:  # as a rule: refusals come in order
+            self.again.append(request)
 
-    def renumber(self) -> list[tuple[int, Request]]:
-        """Give what was refused, and what is newer and was never sent, new cids in their order: (old cid, request).
-
-        Nothing happens while `again` holds something: its old cids are lower and must leave first.
-        """
-        if not self.refused or self.again:
-            return []
-        in_order = [self.refused[cid] for cid in sorted(self.refused)] + list(self.fresh)
-        self.refused.clear()
-        self.fresh.clear()
-        return [(request.ref, self.post(request)) for request in in_order]
+    def _put_back(self, requests: Iterable[Request]) -> None:
+        self.again = deque(sorted([*self.again, *requests], key=lambda request: request.ref))
 
     def transmit(self, flight_max: int) -> list[Request]:
-        """What may leave now, moved into flight. Call `renumber` first."""
+        """What may leave now, moved into flight."""
         out: list[Request] = []
         for queue in (self.again, self.fresh):
             while queue and len(self.flight) < flight_max:

@@ -131,15 +131,6 @@ class Requests:
         """The session is over."""
         self._outgoing.lose_connection()
 
-    def fill(self) -> None:
-        """Give what was refused its new numbers, so that the store learns them before they leave."""
-        if self._is_held:
-            return
-        for old_cid, request in self._outgoing.renumber():
-            self.answered.append(old_cid)
-            self.posted.append(request)
-            self._futures[request.ref] = self._futures.pop(old_cid)
-
     def transmit(self, connection: ClientConnection) -> None:
         """Queue what may leave."""
         if self._is_held:
@@ -162,8 +153,8 @@ class Requests:
         cid, fate = error.ref, fate_of(error)
         if cid not in self._outgoing.flight:
             return True  # of an ACK or a SIGNAL, or of the connection
-        if fate is Fate.UNKNOWN or (fate is Fate.AGAIN and self._outgoing.is_doubtful(cid)):
-            return False  # under a new cid it could come twice
+        if fate is Fate.UNKNOWN:
+            return False
         if fate is Fate.AGAIN:
             self._outgoing.refuse(cid)
             self._hold(error.retry_after_ms / 1000)

@@ -36,7 +36,9 @@ class EntryPost(NamedTuple):
     """Append `body` as a frame of `type` to the sent_queue of `to`.
 
     `origin` and `cid` make it idempotent: with cid > 0, `origin` is a device tag and a cid not above the highest taken
-    from it is a repeat; with cid 0 the whole `origin` is the key and is taken once.
+    from it is a repeat; with cid 0 the whole `origin` is the key and is taken once. `prev` is the last cid below `cid` that
+    this origin posted to `to` and that its node does not know to be taken (refused, or not confirmed yet), 0 = there is
+    none: it may still come.
     """
 
     kind: int
@@ -47,6 +49,7 @@ class EntryPost(NamedTuple):
     flags: int
     expires_ms: int
     body: bytes
+    prev: int = 0
 
 
 class SignalPost(NamedTuple):
@@ -177,8 +180,8 @@ def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any]]:
         out = []
         for item in items:
             kind = kinds.get(item[0])
-            if kind is not None:
-                out.append(kind._make(item[: len(kind._fields)]))
+            if kind is not None:  # longer: of a newer daemon; shorter: of an older one, when the rest has defaults
+                out.append(kind(*item) if len(item) <= len(kind._fields) else kind(*item[: len(kind._fields)]))
         return node, out
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as fault:
         raise Undecodable(f"{type(fault).__name__}: {fault}") from None

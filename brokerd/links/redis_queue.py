@@ -8,7 +8,8 @@ The keys of one user share a hash tag. Names are safe in keys (protocol/names.py
     u:{USER}:c   hash   device → acknowledged seq
     u:{USER}:t   hash   device → last login (ms)
     u:{USER}:s   hash   device → trouble, "reason at_ms attempts"
-    u:{USER}:d:MONTH    origin → highest cid; "=" + key → 1; "!" + either + cid → 1 where that one was refused
+    u:{USER}:d:MONTH    origin → highest cid; "=" + key → 1; "!" + either + cid → 1 where that one was refused;
+                        "?" + origin → its gaps, "first last first last …" (brokerd.links.gaps)
     sweep        zset   user → when something of it may expire (ms)
 
 A reply means: fsynced with `appendfsync always`, and within about a second with `everysec`.
@@ -94,10 +95,10 @@ class RedisSentQueue:
         user, entries = item
         base = "u:{" + user + "}:"
         expires_ms = 0
-        args: list[bytes | int] = []
+        args: list[bytes | str | int] = []
         pack = _HEAD.pack
-        for origin, cid, type_, flags, entry_expires_ms, body in entries:
-            args += (origin, cid, pack(type_, flags, entry_expires_ms) + body)
+        for origin, cid, type_, flags, entry_expires_ms, body, prev in entries:
+            args += (origin, f"{cid} {prev}" if prev else cid, pack(type_, flags, entry_expires_ms) + body)
             if entry_expires_ms and not 0 < expires_ms <= entry_expires_ms:
                 expires_ms = entry_expires_ms
         return self._append(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hiredis import ReplyError
 
+from brokerd.links.gaps import GAPS_MAX
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Command
 from brokerd.ports import FULL, NO_USER, REPEAT, LinkDown
@@ -19,6 +20,7 @@ _FOLDER: Final = Path(__file__).with_name("lua")
 _NUMBERS: Final = (
     f"local DELIVER, SENT, RECEIPT, READ_SYNC = {Type.DELIVER:d}, {Type.SENT:d}, {Type.RECEIPT:d}, {Type.READ_SYNC:d}\n"
     f"local FLAG_RECEIPT, REPEAT, FULL, NO_USER = {Flag.RECEIPT:d}, {REPEAT}, {FULL}, {NO_USER}\n"
+    f"local GAPS_MAX = {GAPS_MAX}\n"
 )
 # The user's own data are not as they should be, and no waiting will mend that. Everything else may pass (no memory, no
 # disk, too few replicas, a script that runs for too long …).

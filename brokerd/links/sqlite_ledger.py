@@ -73,9 +73,9 @@ class Ledger:
                 for (uid, name), place in self._devices.items()
             ])  # fmt: skip
         if self.origins_new:
-            run(sql.ORIGIN_PUT, [(it.high, it.packed(), *key, it.day) for key, it in self.origins_new.items()])
+            run(sql.ORIGIN_PUT, [(*it.packed(), *key, it.day) for key, it in self.origins_new.items()])
         if self.origins_moved:
-            run(sql.ORIGIN_MOVE, [(it.high, it.packed(), *key) for key, it in self.origins_moved.items()])
+            run(sql.ORIGIN_MOVE, [(*it.packed(), *key) for key, it in self.origins_moved.items()])
         if self._moved:
             run(sql.USER_PUT, [
                 (it.floor, it.head, it.bytes, it.delivered, it.asked, uid) for uid, it in self._moved.items()

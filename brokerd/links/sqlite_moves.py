@@ -59,11 +59,11 @@ def _append_to(ledger: Ledger, item: Append, bounds: Bounds, day: int) -> Saved:
 
 
 def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: int) -> int:
-    key, cid, type_, flags, expires_ms, body = entry
+    key, cid, type_, flags, expires_ms, body, prev = entry
     if type_ in _COPIES and len(state.devices) < 2:
         return REPEAT
     origin = state.origins.get(key) or ledger.load_origin(state, key)
-    if cid <= origin.high:
+    if not origin.is_new(cid, prev):
         return origin.earlier(cid)
     if origin.day != day:
         origin.day = day
@@ -75,7 +75,7 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
     if state.head - state.floor >= share * bounds.count_max or bytes_after > share * bounds.bytes_max:
         origin.note_refused(cid)
         return FULL
-    origin.high = cid
+    origin.high = max(cid, origin.high)
     state.bytes = bytes_after
     state.head = seq = state.head + 1
     if type_ == DELIVER and flags & ASKS:

@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_MS_MAX: Final = 5_000  # how long another process (chatctl) may hold the file before a call fails
 CHECKPOINT_PAGES: Final = 4096  # the log is copied into the file when it has 16 MiB: a hot page is then written once
 PAGE_CACHE_KIB: Final = 32 * 1024
@@ -63,6 +63,10 @@ CREATE TABLE origins (
 ) WITHOUT ROWID;
 CREATE INDEX origins_day ON origins (day);
 """
+_GAPS: Final = "ALTER TABLE origins ADD COLUMN gaps BLOB NOT NULL DEFAULT x''"  # ranges that never came, as `refused`
+_STEPS: Final = (_TABLES, _GAPS)  # step n brings a file from version n to n + 1
+
+assert len(_STEPS) == SCHEMA_VERSION
 
 USER_GET: Final = (
     "SELECT uid, generation, floor, head, bytes, delivered, asked, due_ms FROM users WHERE user = ?"
@@ -75,9 +79,9 @@ USERS_DUE: Final = "SELECT user FROM users WHERE due_ms > 0 AND due_ms <= ? ORDE
 DEVICES_GET: Final = "SELECT device, cursor, seen_ms, reason, trouble_ms, attempts FROM devices WHERE uid = ?"
 DEVICE_PUT: Final = "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)"
 DEVICE_DROP: Final = "DELETE FROM devices WHERE uid = ? AND device = ?"
-ORIGIN_GET: Final = "SELECT high, refused, day FROM origins WHERE uid = ? AND origin = ?"
-ORIGIN_MOVE: Final = "UPDATE origins SET high = ?, refused = ? WHERE uid = ? AND origin = ?"
-ORIGIN_PUT: Final = "INSERT OR REPLACE INTO origins (high, refused, uid, origin, day) VALUES (?, ?, ?, ?, ?)"
+ORIGIN_GET: Final = "SELECT high, refused, day, gaps FROM origins WHERE uid = ? AND origin = ?"
+ORIGIN_MOVE: Final = "UPDATE origins SET high = ?, refused = ?, gaps = ? WHERE uid = ? AND origin = ?"
+ORIGIN_PUT: Final = "INSERT OR REPLACE INTO origins (high, refused, gaps, uid, origin, day) VALUES (?, ?, ?, ?, ?, ?)"
 ORIGINS_PRUNE: Final = (
     "DELETE FROM origins WHERE (uid, origin) IN (SELECT uid, origin FROM origins WHERE day < ? LIMIT ?)"
 )  # fmt: skip
@@ -132,8 +136,8 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise StoreTooNew(f"{path} has schema version {version}; this program knows up to {SCHEMA_VERSION}")
-    if version < 1:
-        for statement in _TABLES.split(";\n"):
+    for step in _STEPS[version:]:
+        for statement in step.split(";\n"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

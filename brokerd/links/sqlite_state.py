@@ -10,6 +10,7 @@ from typing import Final
 
 import msgpack
 
+from brokerd.links.gaps import fill_gap, open_gap
 from brokerd.ports import FULL, REPEAT
 
 REFUSED_RANGES_MAX: Final = 512  # half of wire.UNACCEPTED_MAX: no more can alternate among what a client may resend
@@ -17,18 +18,28 @@ UNUSED: Final = -1  # `high` of an origin that never sent
 
 
 class Origin:
-    """What was taken from one origin by one user: everything up to `high`, but for the `refused` ranges of cids.
+    """What was taken from one origin by one user: everything up to `high`, but for the `refused` ranges of cids, which
+    found the queue full, and the `gaps`, which never came (brokerd.links.gaps).
 
     A refusal lengthens the last range when nothing was taken since: a flood against a full queue costs one range. With
     a key instead of a cid, the cid is 0, and the same words hold.
     """
 
-    __slots__ = ("day", "high", "refused")
+    __slots__ = ("day", "gaps", "high", "refused")
 
-    def __init__(self, high: int = UNUSED, refused: bytes = b"", day: int = 0) -> None:
+    def __init__(self, high: int = UNUSED, refused: bytes = b"", day: int = 0, gaps: bytes = b"") -> None:
         self.high = high
         self.refused: list[int] = msgpack.unpackb(refused) if refused else []
+        self.gaps: list[int] = msgpack.unpackb(gaps) if gaps else []
         self.day = day
+
+    def is_new(self, cid: int, prev: int) -> bool:
+        """Whether `cid` was never answered; then it is about to be."""
+        if cid <= self.high:
+            return bool(self.gaps) and fill_gap(self.gaps, cid, prev)
+        if prev > self.high:
+            open_gap(self.gaps, self.high, prev)
+        return True
 
     def earlier(self, cid: int) -> int:
         """The result that `cid` (not above `high`) had: REPEAT when it was taken, else FULL."""
@@ -45,11 +56,15 @@ class Origin:
         else:
             self.refused += (cid, cid)
             del self.refused[: -2 * REFUSED_RANGES_MAX]
-        self.high = cid
+        self.high = max(cid, self.high)
 
-    def packed(self) -> bytes:
-        """The refused ranges as they are stored."""
-        return msgpack.packb(self.refused) if self.refused else b""
+    def packed(self) -> tuple[int, bytes, bytes]:
+        """high, refused and gaps as they are stored."""
+        return (
+            self.high,
+            msgpack.packb(self.refused) if self.refused else b"",
+            msgpack.packb(self.gaps) if self.gaps else b"",
+        )
 
 
 class Device:

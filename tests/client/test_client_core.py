@@ -153,7 +153,7 @@ def test_a_second_loss_in_the_middle_of_sending_again_keeps_the_order() -> None:
     assert [request.ref for request in outgoing.transmit(10)] == [1, 2, 3, 4]
 
 
-def test_what_was_refused_gets_new_cids_in_its_order_and_so_does_what_is_newer_and_was_never_sent() -> None:
+def test_what_was_refused_leaves_again_under_its_cid_in_order_and_before_what_is_new() -> None:
     outgoing = Outgoing(1, [])
     for text in (b"a", b"b", b"c", b"d"):
         outgoing.post(a_send(text))
@@ -161,29 +161,16 @@ def test_what_was_refused_gets_new_cids_in_its_order_and_so_does_what_is_newer_a
     outgoing.refuse(3)
     outgoing.refuse(1)
     outgoing.answer(2)
-    assert [(old, new.ref) for old, new in outgoing.renumber()] == [(1, 5), (3, 6), (4, 7)]
-    assert payloads(outgoing.transmit(10)) == [b"a", b"c", b"d"]
+    assert [(request.ref, request.payload) for request in outgoing.transmit(10)] == [(1, b"a"), (3, b"c"), (4, b"d")]
 
 
-def test_nothing_is_renumbered_while_old_cids_must_still_leave() -> None:
+def test_what_was_refused_in_a_session_that_ends_leaves_in_the_next_in_its_place() -> None:
     outgoing = Outgoing(1, [a_send(b"a", 1), a_send(b"b", 2), a_send(b"c", 3)])
-    outgoing.transmit(1)
-    outgoing.refuse(1)
-    assert outgoing.renumber() == []
-    assert [request.ref for request in outgoing.transmit(10)] == [2, 3]
-    assert [new.ref for _, new in outgoing.renumber()] == [4]
-
-
-def test_what_an_earlier_session_or_run_may_have_taken_is_doubtful_until_it_is_answered() -> None:
-    outgoing = Outgoing(1, [a_send(b"a", 1)])
-    outgoing.post(a_send(b"b"))
-    outgoing.transmit(10)
-    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [True, False]
+    outgoing.transmit(3)
+    outgoing.refuse(2)
     outgoing.lose_connection()
-    outgoing.transmit(10)
-    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [True, True]
-    outgoing.answer(1)
-    assert [outgoing.is_doubtful(cid) for cid in (1, 2)] == [False, True]
+    assert [request.ref for request in outgoing.transmit(10)] == [1, 2, 3]
+    assert len(outgoing) == 3
 
 
 def test_an_answer_to_nothing_is_nothing() -> None:

@@ -216,7 +216,7 @@ async def test_a_second_run_goes_on_behind_what_the_first_processed(
     assert message.payload == b"2"
 
 
-async def test_refused_messages_keep_their_place_in_the_store_under_their_new_cid(
+async def test_a_refused_message_stays_in_the_store(
     make_client: MakeClient, server: SmallServer, tmp_path: Path
 ) -> None:
     from protocol.errors import Code

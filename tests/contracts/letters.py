@@ -16,9 +16,10 @@ GONE = 417  # any error code
 
 
 def letter(
-    cid: int, body: bytes = b"hello", *, origin: bytes = ANN, type: int = Type.DELIVER, flags: int = 0, expires_ms: int = 0
+    cid: int, body: bytes = b"hello", *,
+    origin: bytes = ANN, type: int = Type.DELIVER, flags: int = 0, expires_ms: int = 0, prev: int = 0,
 ) -> Entry:  # fmt: skip
-    return Entry(origin, cid, int(type), int(flags), expires_ms, body)
+    return Entry(origin, cid, int(type), int(flags), expires_ms, body, prev)
 
 
 def letters(first: int, last: int, **more: int) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from brokerd.links.gaps import GAPS_MAX
 from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Owed, SentQueue, Stored
 from protocol.wire import Flag, Type
 from tests.contracts.letters import CAT, DAY, GEN, NOW, ack, bodies, floor, letter, letters, results, save
@@ -42,6 +43,47 @@ async def test_a_repeat_is_not_stored_again_and_its_first_result_stands(bob: Sen
 
 async def test_a_repeat_within_one_batch_is_found_too(bob: SentQueue) -> None:
     assert await results(bob, [letter(7), letter(7), letter(8)]) == [1, REPEAT, 2]
+
+
+async def test_what_was_refused_before_it_came_here_may_come_later_once(bob: SentQueue) -> None:
+    """cids 2, 3 and 5 were posted and not taken; each entry says what its poster did not know to be taken."""
+    await save(bob, [letter(1)])
+    assert await results(bob, [letter(4, prev=3), letter(6, prev=5)]) == [2, 3]
+    assert await results(bob, [letter(1), letter(4), letter(6)]) == [REPEAT] * 3
+    assert await results(bob, [letter(2), letter(3, prev=2), letter(5)]) == [4, 5, 6]
+    assert await results(bob, letters(1, 6)) == [REPEAT] * 6
+    assert await results(bob, [letter(7)]) == [7]
+
+
+async def test_a_gap_that_is_filled_stays_open_below_only_as_far_as_its_poster_says(bob: SentQueue) -> None:
+    await save(bob, [letter(9, prev=8)])
+    assert await results(bob, [letter(5, prev=3), letter(4), letter(6), letter(7), letter(8)]) == [2, REPEAT, 3, 4, 5]
+    assert await results(bob, [letter(2, prev=1), letter(3), letter(1)]) == [6, 7, 8]
+
+
+async def test_a_gap_is_of_one_origin_and_outlives_the_month(bob: SentQueue) -> None:
+    await save(bob, [letter(3, prev=2), letter(3, origin=CAT)])
+    later = NOW + 31 * DAY
+    assert await results(bob, [letter(4)], now_ms=later) == [3]
+    assert await results(bob, [letter(2, origin=CAT), letter(2), letter(2)], now_ms=later) == [REPEAT, 4, REPEAT]
+
+
+async def test_a_cid_known_to_be_taken_opens_nothing(bob: SentQueue) -> None:
+    assert await results(bob, [letter(1), letter(2, prev=1), letter(9), letter(8)]) == [1, 2, 3, REPEAT]
+
+
+@pytest.mark.parametrize("bounds", [Bounds(count_max=3)])
+async def test_what_fills_a_gap_and_finds_the_queue_full_is_refused_once_and_for_all(bob: SentQueue) -> None:
+    await save(bob, [letter(9, prev=8), letter(10), letter(11)])
+    assert await results(bob, [letter(7, prev=6)]) == [FULL]
+    await ack(bob, "phone", 3)
+    assert await results(bob, [letter(7), letter(8), letter(6)]) == [FULL, 4, 5]
+
+
+async def test_gaps_are_bounded_and_the_oldest_closes(bob: SentQueue) -> None:
+    last = GAPS_MAX + 2
+    await save(bob, [letter(2 * n, prev=2 * n - 1) for n in range(1, last + 1)])
+    assert await results(bob, [letter(1), letter(3), letter(5)]) == [REPEAT, REPEAT, last + 1]
 
 
 async def test_origins_are_numbered_apart(bob: SentQueue) -> None:

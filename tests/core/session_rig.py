@@ -35,9 +35,9 @@ class Rig:
         self.gate = Gate()
         self.session = Session(ServerConnection(limits or Limits(), now_s=NOW_S, preface=False), "5", self.gate)
 
-    def say(self, *messages: Message) -> list[Effect]:
-        """What the session wants done when the peer says this in one breath."""
-        self.session.receive(b"".join(encode(message) for message in messages), NOW_S, NOW_MS)
+    def say(self, *messages: Message, after_s: float = 0.0) -> list[Effect]:
+        """What the session wants done when the peer says this in one breath, so long after the rig was made."""
+        self.session.receive(b"".join(encode(message) for message in messages), NOW_S + after_s, NOW_MS)
         return self.session.take_effects()
 
     def heard(self) -> list[Message]:

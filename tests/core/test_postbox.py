@@ -191,6 +191,14 @@ async def test_a_batch_that_the_queue_surely_did_not_take_may_be_sent_again_at_o
     assert rig.poster.heard == [refused(1, Processed.NO)]
 
 
+async def test_the_acknowledgements_of_a_batch_that_was_refused_leave_again(rig: Rig) -> None:
+    rig.box.ack(BOB, "phone", 7)
+    rig.box.flush()
+    await rig.confirm(0, PostRefused("no"))
+    rig.box.flush()
+    assert rig.window.batches() == [(shard_of(BOB, SHARDS), [AckPost(PostKind.ACK, BOB, "phone", 7)])] * 2
+
+
 @pytest.mark.parametrize("fault", [LinkDown("lost"), RuntimeError("anything else")])
 async def test_a_batch_of_which_nobody_knows_is_told_as_unknown(rig: Rig, fault: Exception) -> None:
     rig.box.post(rig.poster, single(1))

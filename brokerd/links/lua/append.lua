@@ -3,6 +3,7 @@
 -- KEYS  1 m  2 q  3 c  4 dedupe of this month  5 dedupe of the month before  6 r
 -- ARGV  1 count_max  2 bytes_max  3 earliest expiry of the entries (ms, 0 = never)  4 month  5 seconds a dedupe hash lives
 --       6 marks_max  then for each entry: origin, cid, entry
+--       (cid may be "cid prev": see brokerd/links/gaps.py)
 -- Gives head, when the user must be swept (0 = as known), {device, seat, …}, and a result for each entry.
 local FIRST = 7
 local meta = redis.call('HMGET', KEYS[1], 'e', 'f', 'b', 'w', 'x')
@@ -17,9 +18,13 @@ reply[1] = base
 if #ARGV < FIRST then return reply end
 
 -- the highest cid taken from each origin; a key without a number counts as an origin of its own, with cid 1
-local fields, cids, high, asked = {}, {}, {}, {}
+local fields, cids, prevs, high, asked = {}, {}, {}, {}, {}
 for i = FIRST, #ARGV, 3 do
   local field, cid = ARGV[i], tonumber(ARGV[i + 1])
+  if not cid then
+    local first, second = string.match(ARGV[i + 1], '^(%d+) (%d+)$')
+    cid, prevs[i] = tonumber(first), tonumber(second)
+  end
   if cid == 0 then field, cid = '=' .. field, 1 end
   fields[i], cids[i] = field, cid
   if not high[field] then
@@ -50,6 +55,39 @@ local function was_full(mark)
   return redis.call('HEXISTS', KEYS[4], mark) == 1 or redis.call('HEXISTS', KEYS[5], mark) == 1
 end
 
+-- the gaps below a mark, read when they are asked for: first, last, first, last, …
+local gaps = {}
+local function gaps_of(field)
+  if not gaps[field] then
+    local text = redis.call('HGET', KEYS[4], '?' .. field) or redis.call('HGET', KEYS[5], '?' .. field) or ''
+    local list = {}
+    for word in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(word) end
+    gaps[field] = list
+  end
+  return gaps[field]
+end
+local changed = {} -- fields whose gaps must be written
+local function open_gap(field, prev)
+  local list = gaps_of(field)
+  list[#list + 1], list[#list + 2] = high[field] + 1, prev
+  if #list > 2 * GAPS_MAX then table.remove(list, 1) table.remove(list, 1) end
+  changed[field] = true
+end
+local function fill_gap(field, cid, prev)
+  local old, new, is_open = gaps_of(field), {}, false
+  for i = 1, #old, 2 do
+    local first, last = old[i], old[i + 1]
+    if first <= cid and cid <= last then
+      is_open = true
+      if first <= prev then new[#new + 1], new[#new + 2] = first, prev end
+      first = cid + 1
+    end
+    if first <= last then new[#new + 1], new[#new + 2] = first, last end
+  end
+  if is_open then gaps[field], changed[field] = new, true end
+  return is_open
+end
+
 local count_max, bytes_max, marks_max = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[6])
 local bytes, receipts = tonumber(meta[3]), tonumber(meta[4])
 local taken, moved, marks, marked, repeated = {}, {}, {}, {}, false
@@ -59,17 +97,18 @@ for i = FIRST, #ARGV, 3 do
   local result = REPEAT
   if (kind == SENT or kind == READ_SYNC) and is_lone() then
     result = REPEAT -- nothing is noted: there is nothing to protect
-  elseif cid <= high[field] then
-    local mark = '!' .. field .. ARGV[i + 1]
+  elseif cid <= high[field] and not fill_gap(field, cid, prevs[i] or 0) then
+    local mark = '!' .. field .. string.format('%.0f', cid)
     repeated = true
     if marked[mark] or was_full(mark) then result = FULL end
   else
     local times = kind == RECEIPT and 2 or 1
-    high[field] = cid
+    if prevs[i] and prevs[i] > high[field] then open_gap(field, prevs[i]) end
+    high[field] = math.max(high[field], cid)
     moved[field] = true
     if length + #taken >= count_max * times or bytes + #entry - HEAD_BYTES > bytes_max * times then
       result = FULL
-      local mark = '!' .. field .. ARGV[i + 1]
+      local mark = '!' .. field .. string.format('%.0f', cid)
       marked[mark] = true
       marks[#marks + 1], marks[#marks + 2] = mark, '1'
     else
@@ -85,6 +124,11 @@ end
 local sets = {}
 for field in pairs(moved) do
   sets[#sets + 1], sets[#sets + 2] = field, high[field]
+end
+for field in pairs(changed) do
+  local words = {}
+  for _, cid in ipairs(gaps[field]) do words[#words + 1] = string.format('%.0f', cid) end
+  sets[#sets + 1], sets[#sets + 2] = '?' .. field, table.concat(words, ' ')
 end
 -- a flood against a full queue may not fill the memory: beyond marks_max a refused entry's repeat is a plain REPEAT
 if #marks > 0 and redis.call('HLEN', KEYS[4]) < marks_max then

@@ -1,0 +1,90 @@
+"""A session that refused something with BUSY: what comes again, in which order, and what each post says of the one before."""
+
+from __future__ import annotations
+
+from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
+from chatd.session import RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
+from protocol.errors import Code
+from protocol.messages import Send
+from protocol.wire import Limits, Processed
+from tests.core.peers import NOW_S
+from tests.core.session_rig import error, opened_rig
+
+
+def posted(effects: list[Effect]) -> list[tuple[int, int]]:
+    """cid and prev of what is posted."""
+    return [(effect.cid, effect.post.prev) for effect in effects if isinstance(effect, PostEntry)]
+
+
+def test_who_was_told_busy_is_refused_for_that_long_so_that_the_order_can_be_kept() -> None:
+    rig = opened_rig()
+    rig.gate.is_open = False
+    rig.say(Send(1, 0, "bob", b"", None))
+    rig.gate.is_open = True
+    assert rig.say(Send(2, 0, "bob", b"", None), after_s=0.5) == []
+    again = [Send(cid, 0, "bob", b"", None) for cid in (1, 2, 3)]
+    assert [cid for cid, _ in posted(rig.say(*again, after_s=1.0))] == [1, 2, 3]
+
+
+def test_what_the_postbox_refused_is_not_passed_by_what_was_written_behind_it() -> None:
+    rig = opened_rig()
+    rig.say(Send(1, 0, "bob", b"", None))
+    rig.session.refused(1, Code.BUSY, Processed.NO, 1000, NOW_S + 3)
+    assert rig.say(Send(2, 0, "bob", b"", None), after_s=3.1) == []
+    assert [cid for cid, _ in posted(rig.say(Send(1, 0, "bob", b"", None), after_s=4.0))] == [1]
+
+
+def test_only_a_cid_that_was_refused_for_now_may_come_again_and_only_once() -> None:
+    rig = opened_rig()
+    rig.say(Send(1, 0, "bob", b"", None), Send(2, 0, "bob", b"", None))
+    rig.session.refused(1, Code.BUSY, Processed.NO, 5, NOW_S)
+    rig.heard()
+    effects = rig.say(*(Send(cid, 0, "bob", b"", None) for cid in (1, 1, 2)), after_s=1.0)
+    assert [cid for cid, _ in posted(effects)] == [1]
+    assert rig.heard() == [error(cid, Code.BAD_CID, f"cid {cid} after 2") for cid in (1, 2)]
+
+
+def test_a_post_says_which_one_before_it_may_not_be_taken() -> None:
+    rig = opened_rig()
+    sends = [Send(cid, 0, to, b"", None) for cid, to in ((1, "bob"), (2, "cat"), (3, "bob"))]
+    assert posted(rig.say(*sends)) == [(1, 0), (2, 0), (3, 1)]
+    rig.session.accepted([1, 2, 3])
+    rig.session.take_effects()
+    assert posted(rig.say(Send(4, 0, "bob", b"", None))) == [(4, 0)]
+    rig.session.refused(4, Code.BUSY, Processed.NO, 5, NOW_S)
+    assert posted(rig.say(Send(5, 0, "bob", b"", None), Send(6, 0, "cat", b"", None), after_s=1.0)) == [(5, 4), (6, 0)]
+    assert posted(rig.say(Send(4, 0, "bob", b"", None), after_s=1.0)) == [(4, 3)], "whatever lies before it stays open"
+
+
+def test_what_was_refused_at_the_gate_may_not_be_taken_for_a_repeat_either() -> None:
+    rig = opened_rig(devices=2)
+    rig.gate.is_open = False
+    rig.say(Send(1, 0, "bob", b"", None))
+    rig.gate.is_open = True
+    [effect] = rig.say(Send(2, 0, "bob", b"", None), after_s=1.0)
+    assert isinstance(effect, PostEntry)
+    assert effect.post.prev == 1
+    assert effect.copy is not None
+    assert effect.copy.prev == 0, "the first had no copy yet"
+    [effect] = rig.say(Send(3, 0, "cat", b"", None), after_s=1.0)
+    assert isinstance(effect, PostEntry)
+    assert effect.copy is not None
+    assert effect.copy.prev == 2
+
+
+def test_receivers_that_are_remembered_are_bounded_by_waiting_for_the_answers() -> None:
+    rig = opened_rig(Limits(unaccepted_max=10**6))
+    cids = range(1, RECEIVERS_MAX + 1)
+    effects = rig.say(*(Send(cid, 0, f"user{cid}", b"", None) for cid in cids))
+    assert effects[-1] == HoldReading()
+    rig.session.accepted(cids[:-1])
+    assert rig.session.take_effects() == []
+    rig.session.accepted(cids[-1:])
+    assert rig.session.take_effects() == [ResumeReading()]
+
+
+def test_who_goes_on_in_spite_of_every_refusal_is_closed() -> None:
+    rig = opened_rig()
+    rig.gate.is_open = False
+    effects = rig.say(*(Send(cid, 0, "bob", b"", None) for cid in range(1, REFUSED_MAX + 3)))
+    assert effects == [Close(Code.INTERNAL, REFUSED_MUCH)]
