@@ -99,9 +99,7 @@ class Node:
                 tasks.create_task(self._keep_lease()),
                 tasks.create_task(self._tick(board)),
             ]
-            office = Office(board, self._metrics(board, postroom), lambda: self._health(board))
-            listeners = Listeners(_listening(self._config), board, self._accounts, office)
-            async with _opened(listeners):
+            async with self._doors(board, postroom) as listeners:
                 result = on_ready(listeners)
                 if result is not None:
                     await result
@@ -112,6 +110,14 @@ class Node:
         with suppress(LinkDown):  # then the lease runs out by itself
             await self._links.register.drop_lease(self.id)
         self._log.info("node_stopped")
+
+    @asynccontextmanager
+    async def _doors(self, board: Switchboard, postroom: Postroom) -> AsyncIterator[Listeners]:
+        """Where clients and back ends come in."""
+        office = Office(board, self._metrics(board, postroom), lambda: self._health(board))
+        listeners = Listeners(_listening(self._config), board, self._accounts, office)
+        async with _opened(listeners):
+            yield listeners
 
     def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
         config, links = self._config, self._links
@@ -192,8 +198,9 @@ class Node:
 
     async def _wait(self, is_so: Callable[[], bool], s_max: float) -> None:
         """Until it is so, or until the time is over. Looked at 50 times a second: what it waits for has no one event."""
-        end_s = time.monotonic() + s_max
+        now_s = asyncio.get_running_loop().time
+        end_s = now_s() + s_max
         while not is_so():
-            if time.monotonic() >= end_s:
+            if now_s() >= end_s:
                 return
             await asyncio.sleep(0.02)
