@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.servers import ServerFailed, free_port
 
@@ -31,21 +31,43 @@ _PROTOCOL_HEADER: Final = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME: Final = b"\x01"  # Connection.Start begins with it
 
 
+class Family(NamedTuple):
+    """What the nodes of one RabbitMQ cluster share: an epmd of their own, and the secret by which they know each other."""
+
+    epmd_port: int
+    cookie: str
+
+    @classmethod
+    def new(cls) -> Family:
+        """A family that nobody belongs to yet."""
+        return cls(free_port(), secrets.token_hex(16))
+
+
 class RabbitServer:
     """One private RabbitMQ with its data in `folder`. `with RabbitServer(folder) as rabbit:` starts it and stops it.
 
-    `conf` are further lines of rabbitmq.conf. start, kill9, stop, restart and ctl block for seconds; `await`
-    start_soon() and the like through asyncio.to_thread where a loop must go on. Data stay from one start to the next.
+    `conf` are further lines of rabbitmq.conf; `family` is that of a cluster, whose epmd outlives the node. start, kill9,
+    stop, restart and ctl block for seconds; `await` start_soon() and the like through asyncio.to_thread where a loop must
+    go on. Data stay from one start to the next.
     """
 
-    def __init__(self, folder: Path, *, conf: str = "", plugins: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, conf: str = "", plugins: str = "", family: Family | None = None, schedulers: int = 2
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self._conf = conf
+        self.conf = conf
         self._plugins = plugins
         self._dist_port = free_port()
-        self._epmd_port = free_port()
+        self._is_alone = family is None
+        self._epmd_port, self._cookie = family or Family.new()
+        self._schedulers = schedulers
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def node_name(self) -> str:
+        """What other nodes of its cluster call it."""
+        return f"t{self.port}@localhost"
 
     @property
     def url(self) -> str:
@@ -86,11 +108,21 @@ class RabbitServer:
         os.kill(self.pid, signal.SIGKILL)
         self._wait_end()
 
+    def end(self) -> None:
+        """`kill9`, if it runs."""
+        if self._process is not None:
+            self.kill9()
+
     def stop(self) -> None:
         """A clean end, of its epmd too (which a kill leaves running). May be called when nothing runs."""
         if self._process is not None:
             os.kill(self.pid, signal.SIGTERM)
             self._wait_end()
+        if self._is_alone:
+            self.end_epmd()
+
+    def end_epmd(self) -> None:
+        """End the epmd of this server, or of its family."""
         epmd = shutil.which("epmd")
         if epmd is not None:
             command = [epmd, "-port", str(self._epmd_port), "-kill"]
@@ -129,7 +161,7 @@ class RabbitServer:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         cookie = self.folder / "home" / ".erlang.cookie"
         if not cookie.exists():
-            cookie.write_text(secrets.token_hex(16))
+            cookie.write_text(self._cookie)
             cookie.chmod(0o400)  # Erlang refuses one that others may read
         (self.folder / "env.conf").touch()  # keeps the machine's own configuration out
         (self.folder / "enabled_plugins").write_text(f"[{self._plugins}].")
@@ -137,7 +169,7 @@ class RabbitServer:
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             "log.file.level = info\n"
-            f"disk_free_limit.absolute = 50MB\n{self._conf}\n"
+            f"disk_free_limit.absolute = 50MB\n{self.conf}\n"
         )
 
     def _environment(self) -> dict[str, str]:
@@ -145,7 +177,7 @@ class RabbitServer:
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         own = {
             "HOME": folder / "home",
-            "RABBITMQ_NODENAME": f"t{self.port}@localhost",
+            "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_NODE_PORT": self.port,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": self._dist_port,
@@ -159,8 +191,9 @@ class RabbitServer:
             "RABBITMQ_ENABLED_PLUGINS_FILE": folder / "enabled_plugins",
             "RABBITMQ_GENERATED_CONFIG_DIR": folder / "gen",
             "RABBITMQ_FEATURE_FLAGS_FILE": folder / "feature_flags",
-            # two schedulers, and no busy waiting in them: the tests need the machine too
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +S 2:2 +SDio 4 +sbwt none +sbwtdcpu none +sbwtdio none",
+            # few schedulers, and no busy waiting in them: the tests need the machine too
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +S {self._schedulers}:{self._schedulers} +SDio 4"
+            " +sbwt none +sbwtdcpu none +sbwtdio none",
             "RABBITMQ_CTL_ERL_ARGS": loopback,
         }
         kept = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}

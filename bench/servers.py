@@ -40,15 +40,18 @@ class RedisServer:
     """One private Redis with its data in `folder`. `with RedisServer(folder) as redis:` starts it and stops it.
 
     appendfsync: "always" and "everysec" keep an append-only file; "no" keeps nothing at all. `options` are further
-    arguments of redis-server. All methods block (a start takes about 0.1 s); a test may call them from its loop.
+    arguments of redis-server; `conf` is a file in which it keeps what it is told while it runs. All methods block (a start takes about 0.1 s); a test may call them from its loop.
     """
 
-    def __init__(self, folder: Path, *, appendfsync: Fsync = "always", options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, appendfsync: Fsync = "always", options: Sequence[str] = (), conf: Path | None = None
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self._socket = folder / "s"
         self._appendfsync = appendfsync
         self._options = options
+        self._conf = conf
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -120,6 +123,7 @@ class RedisServer:
         if self._appendfsync != "no":
             keeps = ["--appendonly", "yes", "--appendfsync", self._appendfsync, "--aof-load-truncated", "yes"]
         return [
+            *([str(self._conf)] if self._conf is not None else []),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--protected-mode", "yes"),
             *("--unixsocket", str(self._socket), "--unixsocketperm", "700"),
             *("--dir", str(self.folder), "--logfile", str(self.folder / "log"), "--daemonize", "no"),
