@@ -14,6 +14,7 @@ from brokerd.daemon import run_daemon
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
 from brokerd.links.redis import RedisStore
 from brokerd.links.resp import RespLink
+from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from brokerd.logs import logging_to
 from brokerd.sweeper import Sweeper
 
@@ -39,7 +40,8 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
     inbound = RabbitInbound(publishing, config.shards, topology)
     source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
     nodes = RabbitNodes(publishing, topology)
-    redis = RespLink(config.redis.url, name=config.name)
+    identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
+    redis = RespLink(config.redis.url, name=config.name, check=identity.check)
     store = RedisStore(
         redis,
         log=log,

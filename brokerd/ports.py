@@ -18,6 +18,13 @@ class LinkDown(Exception):
     """The service behind the port cannot be reached or did not answer in time. Whether it acted is unknown."""
 
 
+class StoreChanged(LinkDown):
+    """The store answers, but it is not the one that was known: it came back empty, or another stands in its place.
+
+    As when it is down: nothing that it says of users and messages may be believed, until its operator settles it.
+    """
+
+
 class PostRefused(Exception):
     """The queue surely did not take the batch (nack, no such queue). Nothing of it will be delivered."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
 from brokerd.links.redis import RedisStore
 from brokerd.links.resp import RespLink
+from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from chatd.config import ChatConfig
 from chatd.node import Links
 
@@ -23,7 +24,8 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     inbound = RabbitInbound(publishing, config.shards, topology)
     nodes = RabbitNodes(publishing, topology)
     inbox = RabbitNodeInbox(consuming, topology)
-    redis = RespLink(config.redis.url, name=config.node)
+    identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
+    redis = RespLink(config.redis.url, name=config.node, check=identity.check)
     store = RedisStore(
         redis,
         log=log,
@@ -35,7 +37,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     def health() -> dict[str, str]:
         return {
             "rabbitmq": "up" if publishing.is_ready and consuming.is_ready else "not connected",
-            "redis": "up" if redis.is_ready else "not connected",
+            "redis": redis.state,
         }
 
     async with asyncio.TaskGroup() as tasks:
@@ -49,6 +51,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             sent_queue=store,
             register=store,
             health=health,
+            store_fault=lambda: redis.changed,
             statistics={
                 "rabbitmq": publishing.statistics,
                 "inbound": inbound.statistics,

@@ -11,8 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from brokerd.broker import Broker
+from brokerd.daemon import StartFailed
 from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
+from brokerd.links.sqlite_identity import SqliteIdentity
+from brokerd.ports import LinkDown
 from brokerd.sweeper import Sweeper
 from chatd.config import ChatConfig
 from chatd.node import Links
@@ -32,7 +35,13 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
     )
+    identity = SqliteIdentity(config.store_file)
+    try:
+        identity.check()
+    except LinkDown as fault:
+        raise StartFailed(str(fault)) from None
     async with store:
+        identity.claim()
         broker = Broker(
             "embedded", config.shards, inbound=queue.reserve(), source=queue, nodes=nodes, sent_queue=store, register=register,
             clock_ms=now_ms, log=log,
@@ -46,7 +55,8 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
                 inbox=nodes,
                 sent_queue=store,
                 register=register,
-                health=lambda: {"queue": "up" if queue.is_ready else "full"},
+                health=lambda: {"queue": "up" if queue.is_ready else "full", "store": identity.fault() or "up"},
+                store_fault=identity.fault,
                 statistics={"broker": broker.statistics, "queue": queue.statistics},
             )
             for task in back_room:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from brokerd.ports import LinkDown, Opened, Seat
+from brokerd.ports import LinkDown, Opened, Seat, StoreChanged
 from chatd.ports import Accounts, LoginRefused
 from protocol.envelope import DevicesParcel, EvictParcel, ParcelKind, pack_batch
 from protocol.errors import Code
@@ -51,7 +51,8 @@ class Logins:
         except LinkDown as down:
             line.log.warning("login_put_off", user=hello.user, error=str(down))
             self._board.roster.remove(line)
-            line.session.fail(Code.STORE_DOWN, retry_after_ms=STORE_RETRY_MS)
+            code = Code.STORE_CHANGED if isinstance(down, StoreChanged) else Code.STORE_DOWN
+            line.session.fail(code, retry_after_ms=STORE_RETRY_MS)
         self._board.attend(line)
 
     async def _login(self, line: Line, hello: Hello) -> None:
@@ -59,6 +60,8 @@ class Logins:
         session, board = line.session, self._board
         if line.is_gone():
             return
+        if fault := board.store_fault():
+            raise StoreChanged(fault)
         if not is_name(identity.user):
             raise LoginRefused(Code.BAD_NAME, "the token's subject is not a name")
         session.user, session.device = identity.user, hello.device

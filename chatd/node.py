@@ -42,6 +42,7 @@ class Links:
     sent_queue: SentQueue
     register: Register
     health: Callable[[], Mapping[str, str]]
+    store_fault: Callable[[], str] = lambda: ""  # what became of the store that was known, while another answers
     statistics: Mapping[str, Source] = field(default_factory=dict)
 
 
@@ -134,6 +135,7 @@ class Node:
             connections_max=config.limits.connections_max,
             tasks=tasks,
             log=self._log,
+            store_fault=links.store_fault,
         )
 
     async def _open_inbox(self, postroom: Postroom) -> None:

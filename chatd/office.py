@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from brokerd.ports import LinkDown
+from brokerd.ports import LinkDown, StoreChanged
 from chatd.effects import PostEntry
 from chatd.metrics import Metrics
 from chatd.ports import Presence, Refusal, SendRequest
@@ -53,6 +53,8 @@ class Office:
         if request.ttl_s is not None and not 0 < request.ttl_s <= TTL_S_MAX:
             raise Refusal(Code.BAD_REQUEST, f"ttl_s is {request.ttl_s}; 1..{TTL_S_MAX} is allowed")
         board = self._board
+        if board.store_fault():
+            raise _down(Code.STORE_CHANGED)
         if not board.gate.is_open or self._sending >= SENDS_MAX:
             raise Refusal(Code.BUSY, ERRORS[Code.BUSY].english, RETRY_MS)
         id_ = keyed_message_id(request.sender, request.key)
@@ -80,8 +82,8 @@ class Office:
         board = self._board
         try:
             exists, [seats] = await asyncio.gather(board.sent_queue.has_user(user), board.register.seats([user]))
-        except LinkDown:
-            raise Refusal(Code.STORE_DOWN, ERRORS[Code.STORE_DOWN].english, RETRY_MS) from None
+        except LinkDown as down:
+            raise _down(Code.STORE_CHANGED if isinstance(down, StoreChanged) else Code.STORE_DOWN) from None
         if not exists:
             raise Refusal(Code.NO_SUCH_USER, f"there is no user {user}")
         return [Presence(seat.device, seat.node.partition(":")[0]) for seat in seats]
@@ -93,3 +95,7 @@ class Office:
     def metrics(self, accept: str) -> tuple[bytes, str]:
         """See BackOffice."""
         return self._metrics.exposition(accept)
+
+
+def _down(code: Code) -> Refusal:
+    return Refusal(code, ERRORS[code].english, RETRY_MS)

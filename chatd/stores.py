@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from brokerd.ports import SentQueue
+from brokerd.ports import LinkDown, SentQueue, StoreChanged
 from chatd.config import ChatConfig
+from protocol.wire import GENERATION_BYTES
 
 if TYPE_CHECKING:
+    from brokerd.links.resp import RespLink
     from brokerd.links.sqlite import Seating
 
 REACH_S_MAX: Final = 3.0
@@ -42,27 +46,65 @@ def _sqlite_store(config: ChatConfig, register: Seating | None) -> AbstractAsync
 
 
 @asynccontextmanager
-async def _redis_store(config: ChatConfig) -> AsyncIterator[SentQueue]:
+async def _redis_store(config: ChatConfig, *, is_accepting: bool = False) -> AsyncIterator[SentQueue]:
     from brokerd.links.redis import RedisStore
-    from brokerd.links.resp import RespLink
+    from brokerd.links.resp import Ask, RespLink
+    from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 
-    link = RespLink(config.redis.url, name="chatctl")
-    store = RedisStore(
-        link,
-        log=structlog.get_logger(),
-        count_max=config.queue.count_max,
-        bytes_max=config.queue.bytes_max,
-        retention_s=config.queue.retention_s,
-    )
+    identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix))
+
+    async def check(ask: Ask) -> None:
+        try:
+            await identity.check(ask)
+        except StoreChanged:
+            if not is_accepting:
+                raise
+        except LinkDown:
+            return  # without RabbitMQ nobody can say: what was asked for here can still be done
+
+    async with _running(RespLink(config.redis.url, name="chatctl", check=check)) as link:
+        yield RedisStore(
+            link,
+            log=structlog.get_logger(),
+            count_max=config.queue.count_max,
+            bytes_max=config.queue.bytes_max,
+            retention_s=config.queue.retention_s,
+        )
+
+
+@asynccontextmanager
+async def _running(link: RespLink) -> AsyncIterator[RespLink]:
+    """The link, while the block lasts."""
     # Not a TaskGroup: it would wrap what the caller's body raises into an ExceptionGroup.
     running = asyncio.create_task(link.run())
     try:
         async with asyncio.timeout(REACH_S_MAX):
             await link.wait_ready()
-        yield store
+        yield link
     except TimeoutError:
         await link.pipeline([])  # raises LinkDown with the reason
         raise
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def accept_store(config: ChatConfig, users: Iterable[str]) -> None:
+    """Take the store that is there for the right one from now on, with `users` known in it. Raises LinkDown.
+
+    The users come first, for what was accepted for them is worked off at once.
+    """
+    is_cluster = config.mode == "cluster"
+    async with _redis_store(config, is_accepting=True) if is_cluster else _sqlite_store(config, None) as store:
+        for user in users:
+            await store.create_user(user, os.urandom(GENERATION_BYTES), time.time_ns() // 1_000_000)
+    if is_cluster:
+        from brokerd.links.resp import RespLink
+        from brokerd.links.store_identity import RabbitWitness, accept
+
+        async with _running(RespLink(config.redis.url, name="chatctl")) as link:
+            await accept(link, RabbitWitness(config.rabbit.url, config.prefix))
+    else:
+        from brokerd.links.sqlite_identity import SqliteIdentity
+
+        SqliteIdentity(config.store_file).accept()

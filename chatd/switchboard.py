@@ -82,8 +82,11 @@ class Switchboard:
         connections_max: int,
         tasks: asyncio.TaskGroup,
         log: Any,
+        store_fault: Callable[[], str] = lambda: "",
     ) -> None:
+        """`store_fault()` says what became of the store that was known, while another stands in its place."""
         self.node = node
+        self.store_fault = store_fault
         self.limits = limits
         self.counts = Counts()
         self.roster = Roster()
@@ -275,3 +278,10 @@ class Switchboard:
             elif line.paused_s is not None and now_s - line.paused_s > PAUSED_S_MAX and line.closing is None:
                 self._close_slow(line)
         self.logins.check_credentials(time.time())
+        if fault := self.store_fault():
+            self._fail_all(Code.STORE_CHANGED, fault)
+
+    def _fail_all(self, code: Code, detail: str) -> None:
+        for line in self.roster:
+            line.session.fail(code, detail)
+            self.attend(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from typing import Any, Final
 
@@ -17,32 +17,38 @@ import hiredis
 
 from brokerd.links.resp_stream import Command, Limits, RespStream
 from brokerd.links.resp_url import RedisUrl
-from brokerd.ports import LinkDown
+from brokerd.ports import LinkDown, StoreChanged
 
 CONNECT_S_MAX: Final = 5.0
 RETRY_S_FIRST: Final = 0.05
 RETRY_S_MAX: Final = 2.0
+CHECK_S_MAX: Final = 10.0  # what a check may take at a connect
+CHECK_EVERY_S: Final = 2.0  # and so often it is made again
+
+Ask = Callable[[Command], Awaitable[Any]]
 
 
 class RespLink:
     """One Redis server, connected again and again by `run`, which the owner starts as a task.
 
-    `name` is what CLIENT LIST shows. `wait_s` gives the pause before a reconnect from its upper bound.
+    `name` is what CLIENT LIST shows. `wait_s` gives the pause before a reconnect from its upper bound. `check(ask)`
+    raises StoreChanged when this is not the right server: at every connect, before anybody may use it, and again and again.
     """
 
     def __init__(
-        self, url: str, *, name: str, limits: Limits | None = None,
+        self, url: str, *, name: str, limits: Limits | None = None, check: Callable[[Ask], Awaitable[None]] | None = None,
         wait_s: Callable[[float], float] = lambda most_s: random.uniform(most_s / 2, most_s),
     ) -> None:  # fmt: skip
         self._url = RedisUrl.parse(url)
         self._name = name
         self._limits = limits or Limits()
         self._wait_s = wait_s
+        self._check = check
         self._scripts: dict[str, str] = {}  # sha → text
         self._stream: RespStream | None = None
         self._ready = asyncio.Event()
-        self._why = "not connected yet"
-        self._counts = {"connects": 0, "connect_failures": 0, "scripts_loaded_again": 0}
+        self._why: LinkDown = LinkDown("not connected yet")
+        self._counts = {"connects": 0, "connect_failures": 0, "scripts_loaded_again": 0, "checks_put_off": 0}
         self._totals = {"calls": 0, "commands": 0, "late": 0, "refused": 0}
 
     # --- for callers
@@ -51,6 +57,29 @@ class RespLink:
     def is_ready(self) -> bool:
         """Whether a call would be written now."""
         return self._stream is not None and self._stream.is_open
+
+    @property
+    def state(self) -> str:
+        """ "up", or why not."""
+        return "up" if self.is_ready else str(self._why)
+
+    @property
+    def changed(self) -> str:
+        """What became of the store, when the server that answers is not the one that was known; else ""."""
+        return str(self._why) if not self.is_ready and isinstance(self._why, StoreChanged) else ""
+
+    async def check(self) -> None:
+        """Ask now whether this is the right server. Raises StoreChanged, LinkDown."""
+        stream = self._stream
+        if stream is None:
+            await self._call(())
+        elif self._check is not None:
+            try:
+                await self._check(_asking(stream))
+            except StoreChanged as changed:
+                self._why = changed
+                stream.abort(str(changed))
+                raise
 
     async def wait_ready(self) -> None:
         """Wait until the server was reached and told who we are. Returns at once when it is."""
@@ -90,7 +119,7 @@ class RespLink:
 
     async def _call(self, commands: Sequence[Command]) -> tuple[list[Any], bool]:
         if self._stream is None:
-            raise LinkDown(f"redis {self._url.shown}: {self._why}")
+            raise type(self._why)(f"redis {self._url.shown}: {self._why}")
         if not commands:
             return [], False
         return await self._stream.call(commands)
@@ -113,7 +142,7 @@ class RespLink:
             try:
                 await self._serve_once()
             except (OSError, LinkDown) as down:
-                self._why = str(down) or type(down).__name__
+                self._why = down if isinstance(down, LinkDown) else LinkDown(str(down) or type(down).__name__)
                 self._counts["connect_failures"] += 1
             if loop.time() - begun_s > RETRY_S_MAX:
                 pause_s = RETRY_S_FIRST  # it had been well for a while
@@ -127,16 +156,41 @@ class RespLink:
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await self._greet(stream)
+            if self._check is not None:
+                async with asyncio.timeout(CHECK_S_MAX):
+                    await self._check(_asking(stream))
             self._stream = stream
             self._counts["connects"] += 1
             self._ready.set()
-            self._why = await stream.wait_lost()
+            await self._watch(stream)
         finally:
             self._stream = None
             self._ready.clear()
             stream.abort("closed by its owner")
             for key, value in stream.counts.items():
                 self._totals[key] += value
+
+    async def _watch(self, stream: RespStream) -> None:
+        """Until it is lost. Raises StoreChanged when it turns out to be the wrong server."""
+        while True:
+            try:
+                async with asyncio.timeout(CHECK_EVERY_S):
+                    why = await stream.wait_lost()
+            except TimeoutError:
+                await self._look_again(stream)
+            else:
+                if why != str(self._why):  # or it was `check` that ended it
+                    self._why = LinkDown(why)
+                return
+
+    async def _look_again(self, stream: RespStream) -> None:
+        try:
+            if self._check is not None:
+                await self._check(_asking(stream))
+        except StoreChanged:
+            raise
+        except LinkDown:
+            self._counts["checks_put_off"] += 1  # slow, or nobody can say now: no reason to leave it
 
     async def _open(self) -> RespStream:
         loop = asyncio.get_running_loop()
@@ -163,6 +217,18 @@ class RespLink:
         for command, reply in zip(greeting, replies, strict=True):
             if isinstance(reply, hiredis.ReplyError):
                 raise LinkDown(f"{command[0]!s} refused: {reply}")  # never the arguments: they hold the password
+
+
+def _asking(stream: RespStream) -> Ask:
+    """One command on a connection that others may not use yet. Raises LinkDown for an error too."""
+
+    async def ask(command: Command) -> Any:
+        [reply], failed = await stream.call((command,))
+        if failed:
+            raise LinkDown(f"{command[0]!s} refused: {reply}")
+        return reply
+
+    return ask
 
 
 def _is_forgotten(reply: Any) -> bool:

@@ -90,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     queue = command(groups, "queue", "queues:show_queue", "show what waits for a user")
     queue.add_argument("name", metavar="USER")
     queue.add_argument("--json", action="store_true", help="for scripts")
+    stores = groups.add_parser("store", help="the store as a whole", parents=[shared])
+    says = "go on with a store that came back empty, or with another one, as it is"
+    command(stores.add_subparsers(required=True, metavar="COMMAND"), "accept", "stores:accept_the_store", says)
     command(groups, "demo", "demo:run_demo", "make the users ann and bob and a key, once, and say how to log in")
     return top
 
