@@ -102,6 +102,26 @@ class LogSection:
         choices=("auto", "json", "console"),
     )
 
+@dataclass(frozen=True, slots=True)
+class TracesSection:
+    """[traces]: what `chatctl trace` can tell afterwards. Failures are always kept, of the rest a sample."""
+
+    one_in: int = setting(
+        ONE_IN_DEFAULT,
+        "one message in so many is traced when all goes well, the same ones everywhere; 1 = each, 0 = none",
+        at_least=0,
+        at_most=ONE_IN_MAX,
+        check=lambda number: number & (number - 1) == 0,
+        allowed=f"0, or a power of two up to {ONE_IN_MAX:_}",
+    )
+    messages_max: int = setting(
+        MESSAGES_MAX_DEFAULT, "messages whose traces are kept, 1 to 2 KiB each", at_least=1, at_most=10_000_000
+    )
+    keep_s: int = setting(
+        KEEP_S_DEFAULT, "how long a trace is kept after its last hop", at_least=60, at_most=400 * DAY_S
+    )
+
+
 
 @dataclass(frozen=True, slots=True)
 class BatchSection:
@@ -137,6 +157,7 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     return load_or_exit(BrokerConfig, "BROKERD", options, environ)
 
 
+    traces: TracesSection = field(default_factory=TracesSection)
 def parser(program: str, says: str) -> argparse.ArgumentParser:
     """The options of a daemon."""
     made = argparse.ArgumentParser(program, description=says)

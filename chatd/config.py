@@ -20,6 +20,7 @@ from brokerd.config import (
     QueueSection,
     RabbitSection,
     RedisSection,
+    TracesSection,
     is_prefix,
     load_or_exit,
     parser,
@@ -170,6 +171,7 @@ class ChatConfig:
     rabbit: RabbitSection = field(default_factory=RabbitSection)
     queue: QueueSection = field(default_factory=QueueSection)
     auth: AuthSection = field(default_factory=AuthSection)
+    traces: TracesSection = field(default_factory=TracesSection)
     log: LogSection = field(default_factory=LogSection)
 
     def conflicts(self) -> Iterator[Conflict]:
@@ -196,6 +198,16 @@ class ChatConfig:
     def store_file(self) -> Path:
         """The embedded sent_queue."""
         return self.data_dir / "queue.sqlite"
+
+    @property
+    def traces_file(self) -> Path:
+        """The embedded traces."""
+        return self.data_dir / "traces.sqlite"
+
+    @property
+    def dead_letters_file(self) -> Path:
+        """The embedded dead letters."""
+        return self.data_dir / "dead-letters"
 
     def wire_limits(self) -> wire.Limits:
         """What WELCOME tells a client."""

@@ -98,6 +98,7 @@ class ParcelKind(IntEnum):
     HEAD = 2
     EVICT = 3
     DEVICES = 4
+    TRACE = 5
 
 
 class FramesParcel(NamedTuple):
@@ -144,7 +145,16 @@ class DevicesParcel(NamedTuple):
     devices: int
 
 
-Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel
+class TraceParcel(NamedTuple):
+    """Seq `seq` of `user`, just handed over, is message `id`, which is traced: note when it is written and acknowledged."""
+
+    kind: int
+    user: str
+    seq: int
+    id: bytes
+
+
+Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel | TraceParcel
 
 _pack = msgpack.Packer(autoreset=True, buf_size=256 * 1024).pack
 _POSTS: Final[dict[int, Any]] = {

@@ -67,7 +67,7 @@ def test_only_compositions_say_which_technology_stands_behind_a_port() -> None:
 
 
 def test_a_link_knows_ports_and_wire_and_nothing_of_the_broker() -> None:
-    allowed = re.compile(r"brokerd\.(links|ports)\b|protocol\b")
+    allowed = re.compile(r"brokerd\.(links|ports|support_ports)\b|protocol\b")
     wrong = [
         f"{source.path}:{line} imports {name}"
         for source in sources("brokerd")
