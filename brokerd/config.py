@@ -15,6 +15,7 @@ from brokerd import settings, settings_text
 from brokerd.links.resp_url import ALLOWED as REDIS_ALLOWED
 from brokerd.links.resp_url import RedisUrl
 from brokerd.settings import Problem, SettingsError, setting
+from brokerd.tracing import KEEP_S_DEFAULT, MESSAGES_MAX_DEFAULT, ONE_IN_DEFAULT, ONE_IN_MAX
 from protocol.names import NAME_ALLOWED, is_name
 from protocol.wire import BODY_BYTES_HARD_MAX
 
@@ -92,17 +93,6 @@ class QueueSection:
 
 
 @dataclass(frozen=True, slots=True)
-class LogSection:
-    """[log]"""
-
-    level: str = setting("info", "the least that is logged", choices=("debug", "info", "warning", "error"))
-    format: str = setting(
-        "auto",
-        "json for machines, console for people, auto: console on a terminal",
-        choices=("auto", "json", "console"),
-    )
-
-@dataclass(frozen=True, slots=True)
 class TracesSection:
     """[traces]: what `chatctl trace` can tell afterwards. Failures are always kept, of the rest a sample."""
 
@@ -121,6 +111,17 @@ class TracesSection:
         KEEP_S_DEFAULT, "how long a trace is kept after its last hop", at_least=60, at_most=400 * DAY_S
     )
 
+
+@dataclass(frozen=True, slots=True)
+class LogSection:
+    """[log]"""
+
+    level: str = setting("info", "the least that is logged", choices=("debug", "info", "warning", "error"))
+    format: str = setting(
+        "auto",
+        "json for machines, console for people, auto: console on a terminal",
+        choices=("auto", "json", "console"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class BrokerConfig:
     rabbit: RabbitSection = field(default_factory=RabbitSection)
     queue: QueueSection = field(default_factory=QueueSection)
     batch: BatchSection = field(default_factory=BatchSection)
+    traces: TracesSection = field(default_factory=TracesSection)
     log: LogSection = field(default_factory=LogSection)
 
 
@@ -157,7 +159,6 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     return load_or_exit(BrokerConfig, "BROKERD", options, environ)
 
 
-    traces: TracesSection = field(default_factory=TracesSection)
 def parser(program: str, says: str) -> argparse.ArgumentParser:
     """The options of a daemon."""
     made = argparse.ArgumentParser(program, description=says)
