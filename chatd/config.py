@@ -114,6 +114,10 @@ class LimitsSection:
     login_s_max: float = setting(wire.LOGIN_S_MAX, "from the first byte to WELCOME", at_least=1, at_most=60)
     connections_max: int = setting(20_000, "connections in all", at_least=1, at_most=1_000_000)
     connections_per_address_max: int = setting(1000, "connections of one address", at_least=1, at_most=1_000_000)
+    strangers_max: int = setting(
+        4096, "connections that have not yet said HELLO (or a whole HTTP request); the oldest goes", at_least=1, at_most=1_000_000
+    )  # fmt: skip
+    strangers_per_address_max: int = setting(512, "the same, of one address", at_least=1, at_most=1_000_000)
     outbox_bytes_max: int = setting(MIB, "bytes that wait for one slow reader", at_least=16 * KIB, at_most=GIB)
 
     def conflicts(self) -> Iterator[Conflict]:

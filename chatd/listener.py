@@ -57,6 +57,8 @@ class ListenerConfig:
     admission: Admission = field(default_factory=Admission)
     connections_max: int = 20_000
     connections_per_address_max: int = 1_000
+    strangers_max: int = 4_096  # connections that have not yet said who they are
+    strangers_per_address_max: int = 512
     requests_max: int = 1_024  # answered at once
     answer_s_max: float = 30.0
     end_s_max: float = 3.0  # how long a stop waits for HTTP answers and closing sockets
@@ -105,7 +107,12 @@ class Listeners:
             answer_s_max=config.answer_s_max,
         )
         self._upgrade = WebSocketDoor(door, config.admission, config.message_limits_or_default(), config.transport)
-        self.census = Census(config.connections_max, config.connections_per_address_max)
+        self.census = Census(
+            config.connections_max,
+            config.connections_per_address_max,
+            config.strangers_max,
+            config.strangers_per_address_max,
+        )
         self._tcp = _Opened()
         self._http = _Opened()
         self._tasks: set[asyncio.Task[None]] = set()

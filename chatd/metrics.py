@@ -13,6 +13,8 @@ GAUGES: Final = frozenset(
     {
         "sessions",
         "connections_open",
+        "open",
+        "strangers",
         "waiting",
         "waiting_bytes",
         "in_flight",

@@ -60,6 +60,8 @@ def _listening(config: ChatConfig) -> ListenerConfig:
         admission=Admission(origins=frozenset(config.ws.allowed_origins)),
         connections_max=limits.connections_max,
         connections_per_address_max=limits.connections_per_address_max,
+        strangers_max=limits.strangers_max,
+        strangers_per_address_max=limits.strangers_per_address_max,
     )
 
 
@@ -115,7 +117,8 @@ class Node:
     @asynccontextmanager
     async def _doors(self, board: Switchboard, postroom: Postroom) -> AsyncIterator[Listeners]:
         """Where clients and back ends come in."""
-        office = Office(board, self._metrics(board, postroom), lambda: self._health(board))
+        metrics = self._metrics(board, postroom, lambda: listeners.census.statistics())
+        office = Office(board, metrics, lambda: self._health(board))
         listeners = Listeners(_listening(self._config), board, self._accounts, office)
         async with _opened(listeners):
             yield listeners
@@ -168,7 +171,7 @@ class Node:
             parts["node"] = "draining"
         return parts
 
-    def _metrics(self, board: Switchboard, postroom: Postroom) -> Metrics:
+    def _metrics(self, board: Switchboard, postroom: Postroom, doors: Source) -> Metrics:
         def node() -> dict[str, float]:
             numbers: dict[str, float] = dict(asdict(board.counts))
             numbers["sessions"] = len(board.roster)
@@ -177,7 +180,7 @@ class Node:
             numbers["not_here"] = postroom.not_here
             return numbers
 
-        return Metrics({"node": node, "postbox": board.postbox.statistics, **self._links.statistics})
+        return Metrics({"node": node, "doors": doors, "postbox": board.postbox.statistics, **self._links.statistics})
 
     # --- the end
 

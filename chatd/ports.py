@@ -25,6 +25,9 @@ class Wire(Protocol):
     def resume_reading(self) -> None:
         """The opposite. May be called without a pause."""
 
+    def greeted(self) -> None:
+        """The peer said who it is (proved or not): it is no stranger any more, and not the first to go in a crowd."""
+
     def close(self, code: Code | None, detail: str) -> None:
         """Close after what was written has left (bounded by a few seconds), with the WebSocket close code 4000 + code
         (1000 for None). Endpoint.lost follows."""

@@ -228,6 +228,7 @@ class Switchboard:
         self.postbox.signal(effect.post)
 
     def _login(self, line: Line, effect: Login) -> None:
+        line.wire.greeted()
         self.spawn(self.logins.login(line, effect.hello))
 
     def _ask_head(self, line: Line, effect: AskHead) -> None:

@@ -160,6 +160,10 @@ class TcpWire(asyncio.BufferedProtocol):
         """See ports.Wire."""
         self._transport.resume_reading()
 
+    def greeted(self) -> None:
+        """See ports.Wire."""
+        self._stay.greeted()
+
     def close(self, code: Code | None, detail: str) -> None:
         """See ports.Wire. Half-closes, then reads and drops until the peer closes too: a socket closed over unread bytes
         sends a reset, and the peer may never see our last frame."""

@@ -165,6 +165,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._phase = _Phase.ANSWER
         upgrade = self._service.upgrade
         if not upgrade.wants(request):
+            self._stay.greeted()
             task = self._loop.create_task(self._answer(request))
             self._service.tasks.add(task)
             task.add_done_callback(self._service.tasks.discard)

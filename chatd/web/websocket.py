@@ -88,6 +88,10 @@ class WebSocketWire(WSProtocol):  # type: ignore[misc]  # untyped: picows' own .
         """See ports.Wire."""
         self.transport.underlying_transport.resume_reading()
 
+    def greeted(self) -> None:
+        """See ports.Wire."""
+        self._stay.greeted()
+
     def close(self, code: Code | None, detail: str) -> None:
         """See ports.Wire. Sends a close frame and waits for the peer's, a few seconds long."""
         close_code = CLOSE_CODE_BASE + code if code else CloseCode.DONE

@@ -36,6 +36,7 @@ class TestWire:
     written: list[bytes] = field(default_factory=list)
     pending: int = 0
     is_reading: bool = True
+    is_greeted: bool = False
     closed: tuple[Code | None, str] | None = None
 
     def write(self, chunks: list[bytes]) -> None:
@@ -49,6 +50,9 @@ class TestWire:
 
     def resume_reading(self) -> None:
         self.is_reading = True
+
+    def greeted(self) -> None:
+        self.is_greeted = True
 
     def close(self, code: Code | None, detail: str) -> None:
         self.closed = self.closed or (code, detail)

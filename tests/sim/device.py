@@ -93,6 +93,9 @@ class Pipe:
         for data in held:
             self._loop.call_soon(self._up, data)
 
+    def greeted(self) -> None:
+        pass
+
     def close(self, code: Code | None, detail: str) -> None:
         """The node closes."""
         self._loop.call_at(self._later_s(self._down_s), self._lose_device)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,7 +141,8 @@ async def test_over_the_bound_a_newcomer_is_closed_and_a_leaver_makes_room() -> 
         assert (await two.ask(get("/livez"))).status == 200
         async with connect(house.tcp_port) as three:
             assert await three.rest() == b""
-        assert house.listeners.census.statistics() == {"open": 2, "arrived": 2, "turned_away": 1}
+        statistics = house.listeners.census.statistics()
+        assert (statistics["open"], statistics["arrived"], statistics["turned_away"]) == (2, 2, 1)
         one.writer.close()
         await house.hall.callers[0].wait_lost()
         async with connect(house.tcp_port) as four:
@@ -153,6 +155,31 @@ async def test_a_door_that_takes_nobody_closes_at_once(house: House) -> None:
     async with connect(house.tcp_port) as raw:
         assert await raw.rest() == b""
     await house.listeners.census.wait_empty()
+
+
+async def test_of_those_who_say_nothing_the_oldest_of_an_address_goes_first() -> None:
+    async with open_house(ListenerConfig(strangers_per_address_max=2), echo=True) as house, AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(connect(house.tcp_port)) for _ in range(4)]
+        for raw in silent[:2]:
+            assert await raw.rest() == b""
+        await silent[3].send(b"z")
+        assert await silent[3].reader.readexactly(1) == b"z"
+        assert house.listeners.census.statistics()["strangers_cut"] == 2
+
+
+async def test_of_all_who_say_nothing_the_oldest_goes_first_and_who_spoke_stays() -> None:
+    async with open_house(ListenerConfig(strangers_max=2), echo=True) as house, AsyncExitStack() as stack:
+        spoke = await stack.enter_async_context(connect(house.tcp_port))
+        (await house.hall.caller()).wire.greeted()
+        asked = await stack.enter_async_context(connect(house.http_port))
+        assert (await asked.ask(get("/livez"))).status == 200
+        silent = [await stack.enter_async_context(connect(house.tcp_port)) for _ in range(4)]
+        for raw in silent[:2]:
+            assert await raw.rest() == b""
+        assert (await asked.ask(get("/livez"))).status == 200
+        for raw in (spoke, silent[2], silent[3]):
+            await raw.send(b"z")
+            assert await raw.reader.readexactly(1) == b"z"
 
 
 async def test_a_websocket_that_came_from_http_counts_once(house: House) -> None:
