@@ -36,7 +36,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
     log = structlog.get_logger()
     publishing = RabbitLink(config.rabbit.url, f"{config.name} out")
     consuming = RabbitLink(config.rabbit.url, f"{config.name} in")
-    topology = Topology(config.prefix)
+    topology = Topology(config.prefix, quorum_size=config.rabbit.quorum_size)
     inbound = RabbitInbound(publishing, config.shards, topology)
     source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
     nodes = RabbitNodes(publishing, topology)

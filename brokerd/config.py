@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 from brokerd import settings, settings_text
+from brokerd.links.amqp_url import ALLOWED as RABBIT_ALLOWED
+from brokerd.links.amqp_url import rabbit_urls
 from brokerd.links.resp_url import ALLOWED as REDIS_ALLOWED
 from brokerd.links.resp_url import RedisUrl
 from brokerd.settings import Problem, SettingsError, setting
@@ -40,12 +41,12 @@ def is_redis_url(text: str) -> bool:
 
 
 def is_rabbit_url(text: str) -> bool:
-    """Whether `text` names a RabbitMQ server."""
+    """Whether `text` names a RabbitMQ server, or several of one cluster."""
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+        rabbit_urls(text)
     except ValueError:
         return False
+    return True
 
 
 def is_prefix(text: str) -> bool:
@@ -64,6 +65,9 @@ class RedisSection:
         allowed=REDIS_ALLOWED,
         is_secret=True,
     )
+    wait_replicas: int = setting(
+        0, "a batch counts as saved when so many replicas have it too (WAIT)", at_least=0, at_most=9
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,14 @@ class RabbitSection:
         "amqp://guest:guest@127.0.0.1:5672/",
         "where the shards and the nodes' queues are (cluster)",
         check=is_rabbit_url,
-        allowed="amqp://[user:password@]host:port/vhost or amqps://…",
+        allowed=RABBIT_ALLOWED,
         is_secret=True,
+    )
+    quorum_size: int | None = setting(
+        None,
+        "on how many RabbitMQ nodes a shard lies; not set: as RabbitMQ is set to (3). It cannot be changed later",
+        at_least=1,
+        at_most=9,
     )
 
 

@@ -20,7 +20,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     """The links of a node. They connect by themselves, now and after every loss; nothing here waits for a peer."""
     publishing = RabbitLink(config.rabbit.url, f"{config.node} out")
     consuming = RabbitLink(config.rabbit.url, f"{config.node} in")
-    topology = Topology(config.prefix)
+    topology = Topology(config.prefix, quorum_size=config.rabbit.quorum_size)
     inbound = RabbitInbound(publishing, config.shards, topology)
     nodes = RabbitNodes(publishing, topology)
     inbox = RabbitNodeInbox(consuming, topology)

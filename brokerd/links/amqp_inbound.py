@@ -23,6 +23,7 @@ from brokerd.ports import LinkDown, PostRefused
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
 REASON_CHARS_MAX: Final = 500
+CONFIRM_S_MAX: Final = 10.0  # without any confirm: a queue that has no quorum. Election of a new leader takes less
 
 _log = structlog.get_logger("brokerd.amqp")
 
@@ -39,12 +40,14 @@ class InboundCounts:
     returned: int = 0
     refused_down: int = 0
     strange_confirms: int = 0
+    stalls: int = 0
 
 
 class RabbitInbound:
     """The port Inbound on a link, and the way to the dead letters. Declares the shards' queues at every connect.
 
-    At most `posts_max` batches and about `bytes_max` bytes are unconfirmed; at that bound `is_ready` is False.
+    At most `posts_max` batches and about `bytes_max` bytes are unconfirmed; at that bound `is_ready` is False. So it is
+    when nothing was confirmed for `confirm_s_max`; then the link also tries another host.
     """
 
     def __init__(
@@ -55,10 +58,15 @@ class RabbitInbound:
         *,
         posts_max: int = UNCONFIRMED_POSTS_MAX,
         bytes_max: int = UNCONFIRMED_BYTES_MAX,
+        confirm_s_max: float = CONFIRM_S_MAX,
     ) -> None:
         self._link, self._shards, self._topology = link, shards, topology
         self._queues = [topology.shard_queue(shard) for shard in range(shards)]
         self._window = Window(posts_max, bytes_max)
+        self._confirm_s_max = confirm_s_max
+        self._watch: asyncio.TimerHandle | None = None
+        self._settled_at_look = 0
+        self._is_stalled = False
         self._counts = InboundCounts()
         self._wire: Wire | None = None
         self._channel = _PostChannel(self, 0)
@@ -72,9 +80,9 @@ class RabbitInbound:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a post would be taken now: connected, no alarm, room in the window."""
+        """Whether a post would be taken now: connected, no alarm, room in the window, and the broker confirms."""
         wire = self._wire
-        return wire is not None and not wire.tap.is_blocked and not self._window.is_full
+        return wire is not None and not wire.tap.is_blocked and not self._window.is_full and not self._is_stalled
 
     def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
         """Begin to post; see the port. Raises LinkDown when `is_ready` is False."""
@@ -113,10 +121,34 @@ class RabbitInbound:
         self._counts.publish_bytes += len(post.body)
         content = post_content(self._channel.number, tag, post.body, wire.frame_bytes_max, post.headers)
         wire.tap.write([method, *content])
+        if self._watch is None:
+            self._watch_from_now()
+
+    def _watch_from_now(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._settled_at_look = self._counts.confirms + self._counts.nacks
+        self._watch = asyncio.get_running_loop().call_later(self._confirm_s_max, self._look)
+
+    def _look(self) -> None:
+        """Something was posted `confirm_s_max` ago: has anything been confirmed since?"""
+        self._watch = None
+        if not self._window.open_posts:
+            return
+        is_silent = self._counts.confirms + self._counts.nacks == self._settled_at_look
+        self._watch_from_now()
+        wire = self._wire
+        if is_silent and wire is not None and not wire.tap.is_blocked:
+            self._counts.stalls += 1
+            self._is_stalled = True
+            _log.warning("amqp_no_confirms", seconds=self._confirm_s_max, unconfirmed=self._window.open_posts)
+            self._link.move_on("nothing is confirmed")
 
     def _why_not(self) -> str:
         if self._wire is None:
             return "not connected"
+        if self._is_stalled:
+            return "nothing is confirmed"
         return "blocked by an alarm" if self._wire.tap.is_blocked else "too much unconfirmed"
 
     # --- a member of the link
@@ -133,12 +165,15 @@ class RabbitInbound:
         for tag, post in self._window.renumber():
             self._counts.republishes += 1
             self._publish(wire, tag, post)
+        self._watch_from_now()
 
     def detach(self) -> None:
         self._wire = None
         self._channel.is_open = False
 
     def end(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for post in self._window.clear():
             post.end(LinkDown("RabbitMQ: the link was closed"))
 
@@ -147,6 +182,7 @@ class RabbitInbound:
     def confirmed(self, tag: int, multiple: bool) -> None:
         """The broker is through with these posts: they are durable, but for those it sent back before."""
         settled = self._window.settle(tag, multiple)
+        self._is_stalled = False
         self._counts.confirms += len(settled)
         self._counts.strange_confirms += not settled
         is_queue_gone = False
@@ -159,6 +195,7 @@ class RabbitInbound:
     def refused(self, tag: int, multiple: bool) -> None:
         """The broker did not take these posts."""
         settled = self._window.settle(tag, multiple)
+        self._is_stalled = False
         self._counts.nacks += len(settled)
         for post in settled:
             post.end(PostRefused(post.refusal or "not taken by the broker"))

@@ -20,6 +20,7 @@ import structlog
 from aiormq.abc import AbstractChannel
 
 from brokerd.links.amqp_tap import Tap, TapFactory
+from brokerd.links.amqp_url import rabbit_urls
 
 HEARTBEAT_S: Final = 10
 SILENCE_HEARTBEATS_MAX: Final = 2  # RabbitMQ sends two in each interval; aiormq alone would wait for 33 s
@@ -28,6 +29,7 @@ ATTACH_S_MAX: Final = 15.0
 CLOSE_S_MAX: Final = 5.0
 PAUSE_S_MIN: Final = 0.1  # before the next try; doubled at each, up to PAUSE_S_MAX, then up to a half is taken off
 PAUSE_S_MAX: Final = 3.0
+MOVE_TRIES: Final = 4  # a host on which a member could not be set up so often is left, if there is another one
 FRAME_BYTES_DEFAULT: Final = 128 * 1024  # where the broker sets no bound
 
 _log = structlog.get_logger("brokerd.amqp")
@@ -93,6 +95,7 @@ class LinkCounts:
     attaches: int = 0
     attach_failures: int = 0
     silences: int = 0
+    moves: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
 
@@ -100,12 +103,15 @@ class LinkCounts:
 class RabbitLink:
     """A connection to `url` (amqp:// or amqps://; the TLS options are aiormq's). `name` is what the broker shows.
 
-    The owner keeps `run` going as a task and ends it with `close` or by cancelling it.
+    With several hosts in `url` the first one is chosen by chance, so that daemons spread over them, and the next one is
+    tried at every loss. The owner keeps `run` going as a task and ends it with `close` or by cancelling it.
     """
 
     def __init__(self, url: str, name: str, *, heartbeat_s: int = HEARTBEAT_S) -> None:
         mark = "&" if urlsplit(url).query else "?"
-        self._url = f"{url}{mark}heartbeat={heartbeat_s}&name={quote(name, safe='')}"
+        more = f"{mark}heartbeat={heartbeat_s}&name={quote(name, safe='')}"
+        self._urls = [one + more for one in rabbit_urls(url)]
+        self._at = random.randrange(len(self._urls))  # which of them is connected, or tried next
         self._silence_s_max = heartbeat_s * SILENCE_HEARTBEATS_MAX
         self._heartbeat_s = heartbeat_s
         self._log = _log.bind(link=name)
@@ -168,6 +174,12 @@ class RabbitLink:
             self._due[member] = _Due(_now_s() + pause_s)
             self._changed.set()
 
+    def move_on(self, reason: str) -> None:
+        """This host is of no use, though it is up: drop it for the next one. Nothing when there is no other."""
+        if self._wire is not None and len(self._urls) > 1:
+            self._counts.moves += 1
+            self._wire.tap.abort(reason)
+
     async def wait_attached(self, member: Member) -> None:
         """Wait until the member has its channel; not at all while the connection is down."""
         await self._wait_until(lambda: self._wire is None or member not in self._due)
@@ -181,6 +193,7 @@ class RabbitLink:
             while not self._is_closing:
                 held_from_s = _now_s()
                 await self._guard(self._connect_and_hold())
+                self._at = (self._at + 1) % len(self._urls)
                 tries = 0 if _now_s() - held_from_s > PAUSE_S_MAX else tries + 1
                 self._changed.clear()
                 await self._wait_changed(_pause_s(tries))
@@ -198,17 +211,17 @@ class RabbitLink:
         except (Exception, asyncio.CancelledError) as error:
             _pass_own_cancellation(error)
             self._counts.connect_failures += 1
-            self._log.warning("amqp_connect_failed", error=_told(error))
+            self._log.warning("amqp_connect_failed", host=self._host, error=_told(error))
 
     async def _connect_and_hold(self) -> None:
         factory = TapFactory(self._tap_changed)
-        connection = aiormq.Connection(self._url, transport_factory=factory)
+        connection = aiormq.Connection(self._urls[self._at], transport_factory=factory)
         async with asyncio.timeout(CONNECT_S_MAX):
             await connection.connect()
         assert factory.tap is not None
         wire = self._wire = Wire(connection, factory.tap)
         self._counts.connects += 1
-        self._log.info("amqp_connected")
+        self._log.info("amqp_connected", host=self._host)
         try:
             await self._hold(wire)
         finally:
@@ -241,6 +254,8 @@ class RabbitLink:
             due.tries += 1
             due.at_s = _now_s() + _pause_s(due.tries)
             self._log.warning("amqp_attach_failed", member=str(member), error=_told(error), tries=due.tries)
+            if due.tries >= MOVE_TRIES:
+                self.move_on(f"{member} cannot be set up")
         else:
             self._counts.attaches += 1
             if due.is_stale:
@@ -250,6 +265,11 @@ class RabbitLink:
                 self._tell_waiters()
 
     # --- changes
+
+    @property
+    def _host(self) -> str:
+        """Without login and options, for the log."""
+        return urlsplit(self._urls[self._at]).netloc.rpartition("@")[2]
 
     def _tap_changed(self) -> None:
         wire = self._wire

@@ -15,7 +15,8 @@ TILDE_QUEUED: Final = "/"  # cannot be in a node id
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names and kinds of the queues of one system.
+    """The names and kinds of the queues of one system. A shard lies on `quorum_size` RabbitMQ nodes (None: as the
+    broker is set to, which is 3, or on all when there are fewer).
 
     `queue_type` "classic" is for measurements only: its confirm does not mean fsynced on a quorum of brokers.
     """
@@ -23,6 +24,7 @@ class Topology:
     prefix: str = "chat"
     queue_type: str = "quorum"
     node_bytes_max: int = NODE_BYTES_MAX
+    quorum_size: int | None = None
 
     @property
     def dead(self) -> str:
@@ -43,12 +45,19 @@ class Topology:
 
     async def declare_shard(self, channel: AbstractChannel, shard: int) -> None:
         """Durable; of all its consumers one gets everything, until it goes."""
-        arguments: dict[str, Any] = {"x-queue-type": self.queue_type, "x-single-active-consumer": True}
+        arguments = self._durable | {"x-single-active-consumer": True}
         await channel.queue_declare(self.shard_queue(shard), durable=True, arguments=arguments)
 
     async def declare_dead(self, channel: AbstractChannel) -> None:
         """Durable; nobody consumes it but an operator."""
-        await channel.queue_declare(self.dead, durable=True, arguments={"x-queue-type": self.queue_type})
+        await channel.queue_declare(self.dead, durable=True, arguments=self._durable)
+
+    @property
+    def _durable(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"x-queue-type": self.queue_type}
+        if self.quorum_size is not None and self.queue_type == "quorum":
+            arguments["x-quorum-initial-group-size"] = self.quorum_size
+        return arguments
 
     async def declare_node(self, channel: AbstractChannel, node: str) -> None:
         """Of this connection alone, and gone with it."""

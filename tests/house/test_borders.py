@@ -20,7 +20,7 @@ LINKS = re.compile(r"brokerd\.links(\.|$)")
 COMPOSITIONS = {
     "brokerd/__main__.py", "chatd/__main__.py", "chatd/embedded.py", "chatd/cluster.py", "chatd/stores.py",
 }  # fmt: skip
-SYNTAX_ONLY = ("brokerd.links.resp_url",)  # how an address is written: the configuration checks it
+SYNTAX_ONLY = ("brokerd.links.resp_url", "brokerd.links.amqp_url")  # how an address is written: the configuration checks it
 TECHNOLOGIES = {"aiormq", "pamqp", "hiredis", "sqlite3", "redis", "aio_pika"}
 
 
