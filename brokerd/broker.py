@@ -29,6 +29,8 @@ from brokerd.ports import (
     Shards,
 )
 from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
+from brokerd.tracer import BrokerTracer
+from brokerd.tracing import HopBuffer, Sample
 from protocol.envelope import EntryPost, Post, Undecodable, unpack_posts
 from protocol.errors import Code
 from protocol.names import shard_of
@@ -78,6 +80,7 @@ class Broker:
         register: Register,
         clock_ms: Callable[[], int],
         log: Any,
+        tracer: BrokerTracer | None = None,
     ) -> None:
         self.name = name
         self.counts = Counts()
@@ -85,6 +88,7 @@ class Broker:
         self._inbound, self._source, self._nodes = inbound, source, nodes
         self._store, self._register = sent_queue, register
         self._clock_ms, self._log = clock_ms, log
+        self._tracer = tracer or BrokerTracer(name, Sample(0), HopBuffer(None, log), clock_ms, log)
         self._handed: dict[str, dict[tuple[str, str], Handed]] = {}
         self._settling = 0
         self._to_settle: dict[tuple[str, str], Callable[[], Coroutine[Any, Any, None]]] = {}  # by user and device
@@ -153,6 +157,7 @@ class Broker:
         appended, acked = await self._ask_store(work)
         now_ms = self._clock_ms()
         routed = route(work, appended, now_ms)
+        self._tracer.routed(work, appended, routed, now_ms)
         self._hand_over(routed)
         self._count(len(good), len(posts), routed, work)
         self._finish(good, routed.bounces)
@@ -271,6 +276,7 @@ class Broker:
             posts = delivered_posts(ack.user, answer.owed, self._clock_ms())
             await self._post_all(posts)
             self.counts.receipts += len(posts)
+            self._tracer.told(ack.user, answer.owed)
             settled = answer.owed[-1].seq
             [answer] = await self._store.acknowledge([ack._replace(settled=settled)], self._clock_ms())
 
@@ -284,6 +290,7 @@ class Broker:
             await self._post_all(expired_posts(user, owed, now_ms))
             await self._store.bury(user, [item.seq for item in owed], Code.TTL_PASSED, now_ms)
             self.counts.expired += len(owed)
+            self._tracer.expired(user, owed)
             if len(owed) < SWEEP_ENTRIES_MAX:
                 return
 

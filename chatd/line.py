@@ -81,6 +81,7 @@ class Line:
     def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
         """This was not taken."""
         self.board.counts.refused += 1
+        self.board.tracer.refused(self, cid, code)
         self.session.refused(cid, code, processed, retry_after_ms, self.board.now_s())
         self.board.attend(self)
 

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from brokerd.ports import Inbound, LinkDown, PostRefused
 from chatd.effects import Gate, PostEntry
+from chatd.tracer import NodeTracer
 from protocol.envelope import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
@@ -70,8 +71,12 @@ class _Pile:
 class Postbox:
     """One for a node. `flush` is called by the switchboard at the end of a turn."""
 
-    def __init__(self, node: str, shards: int, inbound: Inbound, gate: Gate, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, node: str, shards: int, inbound: Inbound, gate: Gate, wake: Callable[[], None], tracer: NodeTracer | None = None
+    ) -> None:  # fmt: skip
         """`wake()` asks for a `flush` at the end of this turn."""
+        self._tracer = tracer
+        self._mask, self._want = (tracer.mask, tracer.want) if tracer is not None else (0, -1)
         self.batches = 0
         self.posted = 0
         self._node = node
@@ -91,9 +96,10 @@ class Postbox:
 
     def post(self, by: Poster, effect: PostEntry) -> None:
         """Take an entry, and its copy. `by` is answered once."""
-        copy = effect.copy
+        copy, post = effect.copy, effect.post
+        if (post.origin[0] ^ (post.cid or post.origin[-1])) & self._mask == self._want and self._tracer is not None:
+            by = self._tracer.taken(by, post)  # one byte of its id says that it may be traced
         ticket = Ticket(by, effect.cid, 1 if copy is None else 2)
-        post = effect.post
         self._put(post.to, post, len(post.body), ticket)
         if copy is not None:
             self._put(copy.to, copy, len(copy.body), ticket)

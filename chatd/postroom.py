@@ -12,6 +12,7 @@ from protocol.envelope import (
     FramesParcel,
     HeadParcel,
     SignalParcel,
+    TraceParcel,
     Undecodable,
     unpack_parcels,
 )
@@ -61,6 +62,8 @@ class Postroom:
             session.signal(parcel.frames)
         elif isinstance(parcel, HeadParcel):
             session.reaches(parcel.head)
+        elif isinstance(parcel, TraceParcel):
+            self._board.tracer.handed(line, parcel)
         elif isinstance(parcel, DevicesParcel):
             session.devices = parcel.devices
         elif isinstance(parcel, EvictParcel) and (session.device, session.id) == (parcel.device, parcel.session):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from brokerd.ports import Inbound, LinkDown, Nodes, Register, SentQueue
+from brokerd.tracing import HopBuffer, Sample
 from chatd.effects import (
     Acknowledge,
     AskHead,
@@ -33,6 +34,7 @@ from chatd.ports import Accounts, Wire
 from chatd.postbox import Postbox
 from chatd.roster import Roster
 from chatd.session import Session
+from chatd.tracer import NodeTracer
 from protocol.connection import ServerConnection
 from protocol.envelope import PostKind, TroublePost
 from protocol.errors import Code
@@ -83,6 +85,7 @@ class Switchboard:
         tasks: asyncio.TaskGroup,
         log: Any,
         store_fault: Callable[[], str] = lambda: "",
+        tracer: NodeTracer | None = None,
     ) -> None:
         """`store_fault()` says what became of the store that was known, while another stands in its place."""
         self.node = node
@@ -92,7 +95,8 @@ class Switchboard:
         self.roster = Roster()
         self.gate = Gate()
         self.lines: set[Line] = set()
-        self.postbox = Postbox(node, shards, inbound, self.gate, self.wake)
+        self.tracer = tracer or NodeTracer(node, Sample(0), HopBuffer(None, log), self.now_ms)
+        self.postbox = Postbox(node, shards, inbound, self.gate, self.wake, self.tracer)
         self.sent_queue, self.register, self.nodes = sent_queue, register, nodes
         self.log = log
         self.is_draining = False
@@ -154,6 +158,7 @@ class Switchboard:
             return
         self.roster.remove(line)
         line.log.info("session_closed", user=session.user, code=code, detail=detail[:200])
+        self.tracer.lost(line, int(code or Code.SILENT))
         if session.feed.is_behind:
             why = int(code or Code.SILENT)
             self.postbox.trouble(TroublePost(PostKind.TROUBLE, session.user, session.device, why, self.now_ms()))
@@ -212,6 +217,8 @@ class Switchboard:
         if not self._acked:
             self._loop.call_later(ACK_WAIT_S, self._post_acks)
         self._acked[line.session.user, line.session.device] = effect.seq
+        if self.tracer.watched:
+            self.tracer.acked(line, effect.seq)
 
     def _post_acks(self) -> None:
         acked, self._acked = self._acked, {}
@@ -257,7 +264,9 @@ class Switchboard:
         except LinkDown:
             self._stalled.add(line)
             return
+        before = session.feed.expected
         session.page(page)
+        self.tracer.paged(line, page, before)
         self.counts.delivered += len(page.entries)
         self.attend(line)
 
