@@ -13,10 +13,13 @@ from brokerd.config import BrokerConfig, load
 from brokerd.daemon import run_daemon
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
 from brokerd.links.redis import RedisStore
+from brokerd.links.redis_traces import RedisTraces
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from brokerd.logs import logging_to
 from brokerd.sweeper import Sweeper
+from brokerd.tracer import BrokerTracer
+from brokerd.tracing import HopBuffer, Sample
 
 
 def main() -> int:
@@ -49,9 +52,12 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
     )
+    traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
+    hops = HopBuffer(traces, log)
+    tracer = BrokerTracer(config.name, Sample(config.traces.one_in), hops, now_ms, log)
     broker = Broker(
         config.name, config.shards, inbound=inbound, source=source, nodes=nodes, sent_queue=store, register=store,
-        clock_ms=now_ms, log=log,
+        clock_ms=now_ms, log=log, tracer=tracer,
     )  # fmt: skip
     sweeper = Sweeper(config.name, config.shards, inbound, store, now_ms, log)
     async with asyncio.TaskGroup() as tasks:
@@ -59,7 +65,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
             tasks.create_task(link.run())
         redis_task = tasks.create_task(redis.run())
         await redis.wait_ready()  # before a batch is taken: or it would be held without being worked off
-        work = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run())]
+        work = [tasks.create_task(each) for each in (broker.run(), sweeper.run(), hops.run())]
         sys.stdout.write(f"brokerd {config.name} is ready\n")
         sys.stdout.flush()
         await stop.wait()
@@ -67,8 +73,9 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
         for task in work:
             task.cancel()
         await publishing.close()
+        await hops.flush()
         redis_task.cancel()
-    log.info("broker_stopped", **broker.statistics())
+    log.info("broker_stopped", **broker.statistics(), traces=hops.statistics())
 
 
 if __name__ == "__main__":

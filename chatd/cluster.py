@@ -9,8 +9,10 @@ from typing import Any
 
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
 from brokerd.links.redis import RedisStore
+from brokerd.links.redis_traces import RedisTraces
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
+from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig
 from chatd.node import Links
 
@@ -33,6 +35,8 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
     )
+    traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
+    hops = HopBuffer(traces, log)
 
     def health() -> dict[str, str]:
         return {
@@ -41,7 +45,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
         }
 
     async with asyncio.TaskGroup() as tasks:
-        redis_task = tasks.create_task(redis.run())
+        redis_task, hops_task = tasks.create_task(redis.run()), tasks.create_task(hops.run())
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         yield Links(
@@ -58,8 +62,13 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
                 "nodes": nodes.statistics,
                 "inbox": inbox.statistics,
                 "redis": redis.statistics,
+                "traces": hops.statistics,
             },
+            sample=Sample(config.traces.one_in),
+            hops=hops,
         )
         await publishing.close()
         await consuming.close()
+        hops_task.cancel()
+        await hops.flush()
         redis_task.cancel()

@@ -15,8 +15,11 @@ from brokerd.daemon import StartFailed
 from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_identity import SqliteIdentity
+from brokerd.links.sqlite_traces import SqliteTraces
 from brokerd.ports import LinkDown
 from brokerd.sweeper import Sweeper
+from brokerd.tracer import BrokerTracer
+from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig
 from chatd.node import Links
 
@@ -26,7 +29,7 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
     """The links of a node whose back room runs beside it; the back room ends last."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     register = MemoryRegister()
-    queue = MemoryQueue(dead_letters_path=config.data_dir / "dead-letters")
+    queue = MemoryQueue(dead_letters_path=config.dead_letters_file)
     nodes = MemoryNodes()
     store = SqliteSentQueue(
         config.store_file,
@@ -35,20 +38,22 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
     )
+    traces = SqliteTraces(config.traces_file, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
+    sample, hops = Sample(config.traces.one_in), HopBuffer(traces, log)
     identity = SqliteIdentity(config.store_file)
     try:
         identity.check()
     except LinkDown as fault:
         raise StartFailed(str(fault)) from None
-    async with store:
+    async with store, traces:
         identity.claim()
         broker = Broker(
             "embedded", config.shards, inbound=queue.reserve(), source=queue, nodes=nodes, sent_queue=store, register=register,
-            clock_ms=now_ms, log=log,
+            clock_ms=now_ms, log=log, tracer=BrokerTracer("embedded", sample, hops, now_ms, log),
         )  # fmt: skip
         sweeper = Sweeper("embedded", config.shards, queue, store, now_ms, log)
         async with asyncio.TaskGroup() as tasks:
-            back_room = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run())]
+            back_room = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run()), tasks.create_task(hops.run())]
             yield Links(
                 inbound=queue,
                 nodes=nodes,
@@ -57,7 +62,10 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
                 register=register,
                 health=lambda: {"queue": "up" if queue.is_ready else "full", "store": identity.fault() or "up"},
                 store_fault=identity.fault,
-                statistics={"broker": broker.statistics, "queue": queue.statistics},
+                statistics={"broker": broker.statistics, "queue": queue.statistics, "traces": hops.statistics},
+                sample=sample,
+                hops=hops,
             )
             for task in back_room:
                 task.cancel()
+        await hops.flush()

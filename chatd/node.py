@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from brokerd.daemon import StartFailed
 from brokerd.ports import Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
+from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig, ListenSection
 from chatd.listener import ListenerConfig, Listeners, Place, server_tls
 from chatd.metrics import Metrics, Source
@@ -22,6 +23,7 @@ from chatd.office import Office
 from chatd.ports import Accounts
 from chatd.postroom import Postroom
 from chatd.switchboard import Switchboard
+from chatd.tracer import NodeTracer
 from chatd.web.handshake import Admission
 from protocol.errors import Code
 
@@ -44,6 +46,8 @@ class Links:
     health: Callable[[], Mapping[str, str]]
     store_fault: Callable[[], str] = lambda: ""  # what became of the store that was known, while another answers
     statistics: Mapping[str, Source] = field(default_factory=dict)
+    sample: Sample = field(default_factory=lambda: Sample(0))
+    hops: HopBuffer | None = None  # None: nothing is traced
 
 
 def new_node_id(name: str) -> str:
@@ -139,6 +143,9 @@ class Node:
             tasks=tasks,
             log=self._log,
             store_fault=links.store_fault,
+            tracer=NodeTracer(
+                self.id, links.sample, links.hops or HopBuffer(None, self._log), Switchboard.now_ms
+            ),
         )
 
     async def _open_inbox(self, postroom: Postroom) -> None:
