@@ -53,7 +53,11 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
         )  # fmt: skip
         sweeper = Sweeper("embedded", config.shards, queue, store, now_ms, log)
         async with asyncio.TaskGroup() as tasks:
-            back_room = [tasks.create_task(broker.run()), tasks.create_task(sweeper.run()), tasks.create_task(hops.run())]
+            back_room = [
+                tasks.create_task(broker.run()),
+                tasks.create_task(sweeper.run()),
+                tasks.create_task(hops.run()),
+            ]
             yield Links(
                 inbound=queue,
                 nodes=nodes,

@@ -143,9 +143,7 @@ class Node:
             tasks=tasks,
             log=self._log,
             store_fault=links.store_fault,
-            tracer=NodeTracer(
-                self.id, links.sample, links.hops or HopBuffer(None, self._log), Switchboard.now_ms
-            ),
+            tracer=NodeTracer(self.id, links.sample, links.hops or HopBuffer(None, self._log), Switchboard.now_ms),
         )
 
     async def _open_inbox(self, postroom: Postroom) -> None:
