@@ -95,6 +95,7 @@ class Node:
         self._accounts = accounts
         self._log = log.bind(node=self.id)
         self._has_inbox = False
+        self._is_over = False
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[Listeners], Awaitable[None] | None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` is called when clients can connect."""
@@ -114,6 +115,7 @@ class Node:
                 await self._drain(board, listeners)
             for task in beside:
                 task.cancel()
+            self._is_over = True
         with suppress(LinkDown):  # then the lease runs out by itself
             await self._links.register.drop_lease(self.id)
         self._log.info("node_stopped")
@@ -147,7 +149,15 @@ class Node:
         )
 
     async def _open_inbox(self, postroom: Postroom) -> None:
-        await self._links.inbox.open(self.id, postroom.take, postroom.lost_some)
+        def take(batch: bytes) -> None:
+            if not self._is_over:  # the inbox closes with its link, a little later than the node
+                postroom.take(batch)
+
+        def on_gap() -> None:
+            if not self._is_over:
+                postroom.lost_some()
+
+        await self._links.inbox.open(self.id, take, on_gap)
         self._has_inbox = True
 
     async def _keep_lease(self) -> None:
