@@ -8,6 +8,7 @@ Spec: protocol/SPEC.md §4, §6, §10.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Final
 
 from brokerd.ports import Opened, Page
@@ -36,6 +37,7 @@ from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR,
 BUSY_RETRY_MS: Final = 1000
 RECEIVERS_MAX: Final = 4096  # whose last cid is not known to be taken; then reading waits until all is answered
 REFUSED_MAX: Final = 4096  # cids that were refused with BUSY and did not come again; then the session ends
+ORDER_S_MAX: Final = 10.0  # so long later cids wait for the refused ones; a peer that gave them up goes on then
 REFUSED_MUCH: Final = "too many refused requests: reconnect later, and resend what has no answer"
 QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came back with less than it had said
 
@@ -60,11 +62,12 @@ class Session:
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
-        self._busy_until_s = 0.0
+        self._order_until_s = 0.0
         self._now_s = 0.0  # of the newest read
         self._untaken: dict[str, int] = {}  # receiver → last cid posted to it that may not be taken (EntryPost.prev)
         self._uncopied = 0  # the same, of the copies for our own devices
         self._refused: set[int] = set()  # these may come again under their cid
+        self._refused_heap: list[int] = []  # the same and older, lowest first
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
@@ -159,26 +162,31 @@ class Session:
             return False
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
-        elif self._is_busy():
+        elif not self._gate.is_open or (self._refused and self._is_out_of_order(cid)):
             self._note_refused(cid)
+            if not self._gate.is_open:
+                self._order_until_s = self._now_s + ORDER_S_MAX
             self._posted_before(cid, to)  # it may come again, behind later ones
+            if self._wants_copy(to):
+                self._copied_before(cid)
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
         else:
             self._refused.discard(cid)
             return True
         return False
 
-    def _is_busy(self) -> bool:
-        """Who is told BUSY for a second is refused for a second: what the peer wrote before it heard of the refusal is
-        refused as well, so that it can keep the order when it resends."""
-        if self._now_s >= self._busy_until_s:
-            if self._gate.is_open:
-                return False
-            self._busy_until_s = self._now_s + BUSY_RETRY_MS / 1000
-        return True
+    def _is_out_of_order(self, cid: int) -> bool:
+        """Whether a lower cid was refused and did not come again: what the peer wrote before it heard of that must not pass
+        it, or the order would be lost."""
+        heap = self._refused_heap
+        while heap[0] not in self._refused:
+            heappop(heap)
+        return cid > heap[0] and self._now_s < self._order_until_s
 
     def _note_refused(self, cid: int) -> None:
-        self._refused.add(cid)
+        if cid not in self._refused:
+            self._refused.add(cid)
+            heappush(self._refused_heap, cid)
         if len(self._refused) > REFUSED_MAX:
             self.fail(Code.INTERNAL, REFUSED_MUCH)
 
@@ -275,12 +283,12 @@ class Session:
         """The queue did not take it, and the peer may send it again under its cid. When nobody knows whether it did, the
         session ends: the client resends it at the next login, and the queue tells a repeat from a new one."""
         if processed is not Processed.UNKNOWN:
+            self._order_until_s = max(self._order_until_s, now_s + ORDER_S_MAX)
             self._note_refused(cid)
         self._answered(1)
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
         elif self.is_open:
-            self._busy_until_s = max(self._busy_until_s, now_s + retry_after_ms / 1000)
             self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
 
     def _answered(self, count: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
-from chatd.session import RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
+from chatd.session import ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
 from protocol.errors import Code
 from protocol.messages import Send
 from protocol.wire import Limits, Processed
@@ -16,22 +16,33 @@ def posted(effects: list[Effect]) -> list[tuple[int, int]]:
     return [(effect.cid, effect.post.prev) for effect in effects if isinstance(effect, PostEntry)]
 
 
-def test_who_was_told_busy_is_refused_for_that_long_so_that_the_order_can_be_kept() -> None:
+def test_what_was_refused_is_not_passed_by_a_later_cid_until_it_came_again() -> None:
     rig = opened_rig()
     rig.gate.is_open = False
-    rig.say(Send(1, 0, "bob", b"", None))
+    rig.say(Send(1, 0, "bob", b"", None), Send(2, 0, "bob", b"", None))
     rig.gate.is_open = True
-    assert rig.say(Send(2, 0, "bob", b"", None), after_s=0.5) == []
-    again = [Send(cid, 0, "bob", b"", None) for cid in (1, 2, 3)]
-    assert [cid for cid, _ in posted(rig.say(*again, after_s=1.0))] == [1, 2, 3]
+    assert rig.say(Send(2, 0, "bob", b"", None), Send(3, 0, "cat", b"", None), after_s=1.0) == []
+    again = [Send(cid, 0, "bob", b"", None) for cid in (1, 2, 3, 4)]
+    assert [cid for cid, _ in posted(rig.say(*again, after_s=1.0))] == [1, 2, 3, 4]
 
 
 def test_what_the_postbox_refused_is_not_passed_by_what_was_written_behind_it() -> None:
     rig = opened_rig()
+    rig.say(*(Send(cid, 0, "bob", b"", None) for cid in (1, 2, 3)))
+    for cid in (2, 1):  # shard by shard
+        rig.session.refused(cid, Code.BUSY, Processed.NO, 1000, NOW_S + 3)
+    assert rig.say(Send(4, 0, "bob", b"", None), after_s=3.1) == []
+    again = [Send(cid, 0, "bob", b"", None) for cid in (1, 2, 4)]
+    assert [cid for cid, _ in posted(rig.say(*again, after_s=4.0))] == [1, 2, 4]
+
+
+def test_who_gave_a_refused_one_up_goes_on_after_a_while() -> None:
+    rig = opened_rig()
+    rig.gate.is_open = False
     rig.say(Send(1, 0, "bob", b"", None))
-    rig.session.refused(1, Code.BUSY, Processed.NO, 1000, NOW_S + 3)
-    assert rig.say(Send(2, 0, "bob", b"", None), after_s=3.1) == []
-    assert [cid for cid, _ in posted(rig.say(Send(1, 0, "bob", b"", None), after_s=4.0))] == [1]
+    rig.gate.is_open = True
+    assert rig.say(Send(2, 0, "bob", b"", None), after_s=1.0) == []
+    assert posted(rig.say(Send(3, 0, "bob", b"", None), after_s=ORDER_S_MAX)) == [(3, 2)]
 
 
 def test_only_a_cid_that_was_refused_for_now_may_come_again_and_only_once() -> None:
@@ -50,26 +61,21 @@ def test_a_post_says_which_one_before_it_may_not_be_taken() -> None:
     assert posted(rig.say(*sends)) == [(1, 0), (2, 0), (3, 1)]
     rig.session.accepted([1, 2, 3])
     rig.session.take_effects()
-    assert posted(rig.say(Send(4, 0, "bob", b"", None))) == [(4, 0)]
+    assert posted(rig.say(Send(4, 0, "bob", b"", None), Send(5, 0, "bob", b"", None))) == [(4, 0), (5, 4)]
     rig.session.refused(4, Code.BUSY, Processed.NO, 5, NOW_S)
-    assert posted(rig.say(Send(5, 0, "bob", b"", None), Send(6, 0, "cat", b"", None), after_s=1.0)) == [(5, 4), (6, 0)]
-    assert posted(rig.say(Send(4, 0, "bob", b"", None), after_s=1.0)) == [(4, 3)], "whatever lies before it stays open"
+    assert posted(rig.say(Send(4, 0, "bob", b"", None))) == [(4, 3)], "whatever lies before it stays open"
+    assert posted(rig.say(Send(6, 0, "bob", b"", None), Send(7, 0, "cat", b"", None))) == [(6, 5), (7, 0)]
 
 
-def test_what_was_refused_at_the_gate_may_not_be_taken_for_a_repeat_either() -> None:
+def test_what_was_refused_at_the_gate_may_not_be_taken_for_a_repeat_either_nor_may_its_copy() -> None:
     rig = opened_rig(devices=2)
     rig.gate.is_open = False
     rig.say(Send(1, 0, "bob", b"", None))
     rig.gate.is_open = True
-    [effect] = rig.say(Send(2, 0, "bob", b"", None), after_s=1.0)
-    assert isinstance(effect, PostEntry)
-    assert effect.post.prev == 1
-    assert effect.copy is not None
-    assert effect.copy.prev == 0, "the first had no copy yet"
-    [effect] = rig.say(Send(3, 0, "cat", b"", None), after_s=1.0)
+    [effect] = rig.say(Send(2, 0, "bob", b"", None), after_s=ORDER_S_MAX)
     assert isinstance(effect, PostEntry)
     assert effect.copy is not None
-    assert effect.copy.prev == 2
+    assert (effect.post.prev, effect.copy.prev) == (1, 1)
 
 
 def test_receivers_that_are_remembered_are_bounded_by_waiting_for_the_answers() -> None:
