@@ -212,8 +212,12 @@ class SentQueue(Protocol):
 class Register(Protocol):
     """Who is on which node. An entry frees itself within one lease of its node's death. Raises LinkDown."""
 
-    async def claim(self, user: str, seat: Seat) -> Seat | None:
-        """Put the seat in for its device; give the one it replaced. The newest claim wins."""
+    async def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
+        """Put the seat in for its device; give the one it replaced. The newest claim wins.
+
+        With `former`, the seat that this session had, it only takes that seat's place or an empty one: when another
+        stands there, nothing is changed, and that one is given (None: it was done).
+        """
 
     async def release(self, user: str, seat: Seat) -> bool:
         """Take the seat out if it is still exactly this one (compare and delete)."""
@@ -221,8 +225,8 @@ class Register(Protocol):
     async def seats(self, users: Sequence[str]) -> list[list[Seat]]:
         """The seats of each user on nodes whose lease lives. One round trip."""
 
-    async def renew_lease(self, node: str, ttl_ms: int) -> None:
-        """Say that the node lives for another ttl."""
+    async def renew_lease(self, node: str, ttl_ms: int) -> bool:
+        """Say that the node lives for another ttl. False: it had no lease any more, so that its seats were not seen."""
 
     async def drop_lease(self, node: str) -> None:
         """Say that the node is gone (a clean stop)."""

@@ -78,24 +78,36 @@ class Logins:
 
     async def claim(self, line: Line) -> Opened:
         """Put our entry in, open the queue behind it, and tell the user's other sessions. Raises LinkDown."""
-        board, user, device = self._board, line.session.user, line.session.device
+        board, user = self._board, line.session.user
+        replaced, opened = await self._take_seat(line, None)
+        if replaced is not None and replaced.node != board.node and not line.is_gone():
+            session_id = replaced.session.partition(".")[0]
+            parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(Code.REPLACED))
+            board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
+        return opened
+
+    async def _take_seat(self, line: Line, former: Seat | None) -> tuple[Seat | None, Opened]:
+        """Whose place we took and, with a `former` seat of ours, who holds it now, on a node that lives: then nothing was
+        done. And where the device stands."""
+        board, user = self._board, line.session.user
         seat = line.next_seat(board.node)
         fresh = os.urandom(GENERATION_BYTES)
-        replaced, opened, [seats] = await asyncio.gather(  # one round trip: they leave in this order
-            board.register.claim(user, seat),
-            board.sent_queue.open(user, device, fresh, board.now_ms()),
+        other, opened, [seats] = await asyncio.gather(  # one round trip: they leave in this order
+            board.register.claim(user, seat, former),
+            board.sent_queue.open(user, line.session.device, fresh, board.now_ms()),
             board.register.seats([user]),
         )
+        if former is not None and other is not None:
+            if other.node != board.node and other in seats:
+                return other, opened
+            other = None  # nobody is there any more
+            await board.register.claim(user, seat)
         line.seat = seat
         if line.is_gone():
             await board.register.release(user, seat)
-            return opened
-        if replaced is not None and replaced.node != board.node:
-            session_id = replaced.session.partition(".")[0]
-            parcel = EvictParcel(ParcelKind.EVICT, user, device, session_id, int(Code.REPLACED))
-            board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
-        self._tell_devices(user, opened.devices, seats)
-        return opened
+        else:
+            self._tell_devices(user, opened.devices, seats)
+        return other, opened
 
     def _tell_devices(self, user: str, devices: int, seats: Sequence[Seat]) -> None:
         for other in self._board.roster.of(user):
@@ -118,16 +130,25 @@ class Logins:
             line.log.info("release_put_off")  # found and released at the next message for it, or with the lease
 
     async def reclaim(self, line: Line) -> None:
-        """Our entry may be gone (the register lost it, or our inbox was away): put it back, and look for what we missed."""
+        """Our entry may be gone (the register lost it, or we were away): put it back, and look for what we missed. When the
+        device has logged in elsewhere meanwhile, that session is the newer one, and ours ends."""
         try:
             async with self._reclaims:
                 if line.is_gone() or line.seat is None:
                     return
-                opened = await self.claim(line)
+                newer, opened = await self._take_seat(line, line.seat)
         except LinkDown:
             return  # the next PING finds it
-        line.session.reopened(opened)
-        self._board.attend(line)
+        if newer is not None:
+            self._replace(line)
+        else:
+            line.session.reopened(opened)
+            self._board.attend(line)
+
+    def reclaim_all(self) -> None:
+        """As `reclaim`, for everybody."""
+        for line in self._board.roster:
+            self._board.spawn(self.reclaim(line))
 
     async def look_up(self, lines: list[Line]) -> None:
         """Answer PINGs: the newest seq, and whether our entry still stands."""

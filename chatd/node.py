@@ -29,7 +29,7 @@ from protocol.errors import Code
 
 TICK_S: Final = 1.0
 LEASE_RENEWALS: Final = 3  # in one lease
-LEASE_RETRY_S: Final = 0.5
+LEASE_RETRY_S: Final = 0.2
 GOAWAY_SESSIONS_STEP: Final = 200  # told at once; then the loop breathes
 CLOSE_S: Final = 0.5  # for the last frames to leave
 
@@ -104,7 +104,7 @@ class Node:
             postroom = Postroom(board, self._log)
             beside = [
                 tasks.create_task(self._open_inbox(postroom)),
-                tasks.create_task(self._keep_lease()),
+                tasks.create_task(self._keep_lease(board)),
                 tasks.create_task(self._tick(board)),
             ]
             async with self._doors(board, postroom) as listeners:
@@ -113,6 +113,7 @@ class Node:
                     await result
                 await stop.wait()
                 await self._drain(board, listeners)
+            postroom.close()
             for task in beside:
                 task.cancel()
             self._is_over = True
@@ -160,16 +161,22 @@ class Node:
         await self._links.inbox.open(self.id, take, on_gap)
         self._has_inbox = True
 
-    async def _keep_lease(self) -> None:
+    async def _keep_lease(self, board: Switchboard) -> None:
         ttl_s = self._config.lease_s
+        board.lease_ends_s = 0.0
         while True:
+            asked_s = board.now_s()
             try:
-                await self._links.register.renew_lease(self.id, int(ttl_s * 1000))
-                pause_s = ttl_s / LEASE_RENEWALS
+                stood = await self._links.register.renew_lease(self.id, int(ttl_s * 1000))
             except LinkDown as down:
                 self._log.info("lease_not_renewed", error=str(down))
-                pause_s = LEASE_RETRY_S
-            await asyncio.sleep(pause_s)
+                await asyncio.sleep(LEASE_RETRY_S)
+                continue
+            was_late, board.lease_ends_s = board.is_doubtful, asked_s + ttl_s
+            if (was_late or not stood) and len(board.roster):
+                self._log.warning("lease_was_lost", sessions=len(board.roster))
+                board.logins.reclaim_all()
+            await asyncio.sleep(ttl_s / LEASE_RENEWALS)
 
     async def _tick(self, board: Switchboard) -> None:
         while True:
@@ -180,6 +187,7 @@ class Node:
 
     def _health(self, board: Switchboard) -> dict[str, str]:
         parts = dict(self._links.health())
+        parts["lease"] = "not renewed in time" if board.is_doubtful else "up"
         parts["inbox"] = "up" if self._has_inbox else "not open yet"
         parts["sending"] = "up" if board.gate.is_open else "refused: BUSY"  # it opens up to a second after the queue
         if board.is_draining:

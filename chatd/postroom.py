@@ -27,9 +27,12 @@ class Postroom:
         self._log = log
         self.parcels = 0
         self.not_here = 0
+        self._is_open = True
 
     def take(self, batch: bytes) -> None:
         """One batch, as it came. What cannot be read is dropped and logged: its seqs show the gap."""
+        if not self._is_open:
+            return
         try:
             _, parcels = unpack_parcels(batch)
         except Undecodable as fault:
@@ -37,6 +40,8 @@ class Postroom:
             return
         self.parcels += len(parcels)
         roster, attend, counts = self._board.roster, self._board.attend, self._board.counts
+        if self._board.is_doubtful:  # our users may have gone elsewhere: only who was replaced is told now
+            parcels = [parcel for parcel in parcels if type(parcel) is EvictParcel]
         strangers: list[str] = []
         for parcel in parcels:
             lines = roster.of(parcel.user)
@@ -71,9 +76,13 @@ class Postroom:
 
     def lost_some(self) -> None:
         """Batches may have been lost, and brokerd may have taken us for gone: claim again, and catch up."""
-        self._log.warning("inbox_reopened", sessions=len(self._board.roster))
-        for line in self._board.roster:
-            self._board.spawn(self._board.logins.reclaim(line))
+        if self._is_open:
+            self._log.warning("inbox_reopened", sessions=len(self._board.roster))
+            self._board.logins.reclaim_all()
+
+    def close(self) -> None:
+        """The node stops: whatever still comes is left alone."""
+        self._is_open = False
 
     async def _disown(self, users: list[str]) -> None:
         """Parcels came for users who are not here: take those entries out of the register."""

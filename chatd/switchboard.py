@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Switchboard:
         self.sent_queue, self.register, self.nodes = sent_queue, register, nodes
         self.log = log
         self.is_draining = False
+        self.lease_ends_s = math.inf  # by our own clock
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._outbox_bytes_max = outbox_bytes_max
@@ -133,6 +135,12 @@ class Switchboard:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something slow beside the turn; its failure is the node's failure."""
         self._tasks.create_task(work)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """We did not renew our lease in time (frozen, or cut off): our seats are not seen, our users may have gone elsewhere.
+        Until it is renewed and every seat was claimed back nothing is delivered here."""
+        return self.now_s() > self.lease_ends_s
 
     # --- lines come and go
 
@@ -262,6 +270,9 @@ class Switchboard:
                     return
                 page = await self.sent_queue.read(session.user, effect.after, effect.entries_max, PAGE_BYTES_MAX)
         except LinkDown:
+            self._stalled.add(line)
+            return
+        if self.is_doubtful:
             self._stalled.add(line)
             return
         before = session.feed.expected

@@ -35,12 +35,14 @@ class MemoryRegister:
         self._seats: dict[str, dict[str, Seat]] = {}
         self._lease_ends_s: dict[str, float] = {}
 
-    async def claim(self, user: str, seat: Seat) -> Seat | None:
+    async def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
         """Put the seat in; give the one it replaced (None: there was none, or it was this very one)."""
         devices = self._seats.setdefault(user, {})
-        replaced = devices.get(seat.device)
+        standing = devices.get(seat.device)
+        if former is not None and standing not in (None, former, seat):
+            return standing
         devices[seat.device] = seat
-        return None if replaced == seat else replaced
+        return None if standing in (former, seat) else standing
 
     async def release(self, user: str, seat: Seat) -> bool:
         """Take the seat out if it is still exactly this one."""
@@ -64,9 +66,12 @@ class MemoryRegister:
         now_s = self._clock_s()
         return [seat for seat in devices.values() if self._lease_ends_s.get(seat.node, 0.0) > now_s]
 
-    async def renew_lease(self, node: str, ttl_ms: int) -> None:
-        """Say that the node lives for another ttl."""
-        self._lease_ends_s[node] = self._clock_s() + ttl_ms / 1000
+    async def renew_lease(self, node: str, ttl_ms: int) -> bool:
+        """Say that the node lives for another ttl; whether its lease still stood."""
+        now_s = self._clock_s()
+        stood = self._lease_ends_s.get(node, 0.0) > now_s
+        self._lease_ends_s[node] = now_s + ttl_ms / 1000
+        return stood
 
     async def drop_lease(self, node: str) -> None:
         """Say that the node is gone: its seats are seen no more."""

@@ -21,14 +21,18 @@ class RedisRegister:
         self._claim = Script(link, "claim", keys=1)
         self._release = Script(link, "release", keys=1)
 
-    async def claim(self, user: str, seat: Seat) -> Seat | None:
-        """Put the seat in for its device; give the one it replaced (None: none, or this very one)."""
-        old = await ask(self._link, self._claim(_key(user), seat.device, f"{seat.node} {seat.session}"))
-        return None if old is None else seat_of(seat.device, old)
+    async def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
+        """Put the seat in for its device; give the one it replaced (None: none, this very one, or one that was torn)."""
+        was = () if former is None else (_value(former),)
+        old = await ask(self._link, self._claim(_key(user), seat.device, _value(seat), *was))
+        standing = None if old is None else seat_of(seat.device, old)
+        if former is not None and old is not None and standing is None:
+            return await self.claim(user, seat)  # what stands in the way is no seat
+        return standing
 
     async def release(self, user: str, seat: Seat) -> bool:
         """Take the seat out if it is still exactly this one."""
-        command = self._release(_key(user), seat.device, f"{seat.node} {seat.session}")
+        command = self._release(_key(user), seat.device, _value(seat))
         return bool(await ask(self._link, command))
 
     async def seats(self, users: Sequence[str]) -> list[list[Seat]]:
@@ -45,9 +49,9 @@ class RedisRegister:
         living = {node for node, lease in zip(nodes, leases, strict=True) if lease is not None}
         return [[seat for seat in seats if seat.node in living] for seats in all_seats]
 
-    async def renew_lease(self, node: str, ttl_ms: int) -> None:
-        """Say that the node lives for another ttl."""
-        await ask(self._link, ("SET", _lease_key(node), "1", "PX", ttl_ms))
+    async def renew_lease(self, node: str, ttl_ms: int) -> bool:
+        """Say that the node lives for another ttl; whether its lease still stood."""
+        return await ask(self._link, ("SET", _lease_key(node), "1", "PX", ttl_ms, "GET")) is not None
 
     async def drop_lease(self, node: str) -> None:
         """Say that the node is gone."""
@@ -55,14 +59,20 @@ class RedisRegister:
 
 
 def seats_of(flat: Sequence[bytes]) -> list[Seat]:
-    """The seats in a HGETALL of a register hash."""
-    return [seat_of(flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+    """The seats in a HGETALL of a register hash, without what cannot be read: its device is as good as absent, and the
+    next claim puts it right."""
+    seats = (seat_of(flat[at].decode(errors="replace"), flat[at + 1]) for at in range(0, len(flat), 2))
+    return [seat for seat in seats if seat is not None]
 
 
-def seat_of(device: str, value: Any) -> Seat:
-    """A seat from a field's value."""
-    node, session = value.decode().split(" ")
-    return Seat(device, node, session)
+def seat_of(device: str, value: Any) -> Seat | None:
+    """A seat from a field's value; None when it is torn."""
+    parts = value.decode(errors="replace").split(" ")
+    return Seat(device, *parts) if len(parts) == 2 and all(parts) else None
+
+
+def _value(seat: Seat) -> str:
+    return f"{seat.node} {seat.session}"
 
 
 def _key(user: str) -> str:

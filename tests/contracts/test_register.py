@@ -119,3 +119,21 @@ async def test_withdrawing_a_user_leaves_the_seats_to_the_register(stores: Store
 
 async def delete(sent_queue: SentQueue) -> None:
     assert await sent_queue.delete_user("ann")
+
+
+async def test_a_session_takes_its_own_place_back_or_an_empty_one_and_no_other(register: Register) -> None:
+    await lease(register, "east~1", "west~7")
+    again = PHONE._replace(session="s1.2")
+    assert await register.claim("ann", PHONE, again) is None, "nobody sits there"
+    assert await register.claim("ann", again, PHONE) is None
+    assert await register.seats(["ann"]) == [[again]]
+    await register.claim("ann", NEWER)
+    assert await register.claim("ann", PHONE, again) == NEWER
+    assert await register.seats(["ann"]) == [[NEWER]], "the newest login stays"
+
+
+async def test_a_node_is_told_whether_its_lease_still_stood(register: Register) -> None:
+    assert not await register.renew_lease("east~1", LEASE_MS)
+    assert await register.renew_lease("east~1", LEASE_MS)
+    await register.drop_lease("east~1")
+    assert not await register.renew_lease("east~1", LEASE_MS)

@@ -140,11 +140,13 @@ class Store:
 
     # --- the register
 
-    def claim(self, user: str, seat: Seat) -> Seat | None:
+    def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
         devices = self._seats.setdefault(user, {})
-        replaced = devices.get(seat.device)
+        standing = devices.get(seat.device)
+        if former is not None and standing not in (None, former, seat):
+            return standing
         devices[seat.device] = seat
-        return None if replaced == seat else replaced
+        return None if standing in (former, seat) else standing
 
     def release(self, user: str, seat: Seat) -> bool:
         devices = self._seats.get(user, {})
@@ -160,8 +162,11 @@ class Store:
         now_s = self._clock_s()
         return [seat for seat in self._seats.get(user, {}).values() if self._lease_ends_s.get(seat.node, 0.0) > now_s]
 
-    def renew_lease(self, node: str, ttl_ms: int) -> None:
-        self._lease_ends_s[node] = self._clock_s() + ttl_ms / 1000
+    def renew_lease(self, node: str, ttl_ms: int) -> bool:
+        now_s = self._clock_s()
+        stood = self._lease_ends_s.get(node, 0.0) > now_s
+        self._lease_ends_s[node] = now_s + ttl_ms / 1000
+        return stood
 
     def drop_lease(self, node: str) -> None:
         self._lease_ends_s.pop(node, None)
