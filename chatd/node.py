@@ -113,7 +113,6 @@ class Node:
                     await result
                 await stop.wait()
                 await self._drain(board, listeners)
-            postroom.close()
             for task in beside:
                 task.cancel()
             self._is_over = True

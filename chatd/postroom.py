@@ -27,12 +27,9 @@ class Postroom:
         self._log = log
         self.parcels = 0
         self.not_here = 0
-        self._is_open = True
 
     def take(self, batch: bytes) -> None:
         """One batch, as it came. What cannot be read is dropped and logged: its seqs show the gap."""
-        if not self._is_open:
-            return
         try:
             _, parcels = unpack_parcels(batch)
         except Undecodable as fault:
@@ -76,13 +73,8 @@ class Postroom:
 
     def lost_some(self) -> None:
         """Batches may have been lost, and brokerd may have taken us for gone: claim again, and catch up."""
-        if self._is_open:
-            self._log.warning("inbox_reopened", sessions=len(self._board.roster))
-            self._board.logins.reclaim_all()
-
-    def close(self) -> None:
-        """The node stops: whatever still comes is left alone."""
-        self._is_open = False
+        self._log.warning("inbox_reopened", sessions=len(self._board.roster))
+        self._board.logins.reclaim_all()
 
     async def _disown(self, users: list[str]) -> None:
         """Parcels came for users who are not here: take those entries out of the register."""
