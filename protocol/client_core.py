@@ -171,6 +171,7 @@ class Incoming:
         self.epoch = 0
         self.credit = 0
         self._acked = processed  # in this session
+        self._delivered = processed  # in this session: an ACK over it is BAD_ACK, and ignored
         self._hello_ref = processed
         self._suspect: tuple[int, int] | None = None  # (head, received) of a PONG that showed more than we have
 
@@ -191,16 +192,17 @@ class Incoming:
         elif welcome.cursor > self.received:
             self.received = self.processed = welcome.cursor
         self.credit = welcome.credit
-        self._acked = welcome.cursor
+        self._acked = self._delivered = welcome.cursor
         self._suspect = None
 
     def take(self, first: int, last: int) -> Take:
         """Something for seqs first..last came (GONE has several, all else first == last)."""
         if last <= self.received:
+            self._delivered = max(self._delivered, last)
             return Take.REPEAT
         if first > self.received + 1:
             return Take.GAP
-        self.received = last
+        self.received = self._delivered = last
         return Take.NEW
 
     def is_overrun(self) -> bool:
@@ -213,11 +215,13 @@ class Incoming:
             self.processed = min(mark.seq, self.received)
 
     def ack_due(self) -> int | None:
-        """The seq to acknowledge now, once; None when the server knows already."""
-        if self.processed <= self._acked:
+        """The seq to acknowledge now, once; None when the server knows already. What was processed since HELLO, of an
+        earlier session, waits until it was delivered in this one as well."""
+        seq = min(self.processed, self._delivered)
+        if seq <= self._acked:
             return None
-        self._acked = self.processed
-        return self.processed
+        self._acked = seq
+        return seq
 
     def hear_pong(self, head: int) -> bool:
         """Whether something is missing: the second PONG in a row showed the same hole while credit was left."""

@@ -220,7 +220,24 @@ def test_what_was_processed_but_not_acknowledged_before_a_loss_is_acknowledged_a
     incoming.take(1, 1)
     incoming.finish(Mark(0, 1))
     incoming.welcome(a_welcome(0))
+    incoming.take(1, 1)
     assert incoming.ack_due() == 1
+
+
+def test_nothing_is_acknowledged_in_a_session_before_it_was_delivered_there() -> None:
+    """The server ignores such an ACK (CHAT-115), and the client would not say it again."""
+    incoming = Incoming(b"g" * 8, 0)
+    incoming.welcome(a_welcome(0))
+    for seq in (1, 2, 3):
+        incoming.take(seq, seq)
+    incoming.hello()
+    incoming.finish(Mark(0, 3))
+    incoming.welcome(a_welcome(0))
+    acks = [incoming.ack_due()]
+    for seq in (1, 2, 3):
+        incoming.take(seq, seq)
+        acks.append(incoming.ack_due())
+    assert acks == [None, 1, 2, 3]
 
 
 def test_a_new_generation_is_a_new_queue_and_marks_of_the_old_one_are_ignored() -> None:
@@ -261,6 +278,7 @@ def test_what_is_processed_while_the_login_is_on_its_way_is_no_sign_of_a_queue_t
     incoming.hello()
     incoming.finish(Mark(0, 2))
     incoming.welcome(a_welcome(0))
+    assert [incoming.take(seq, seq) for seq in (1, 2)] == [Take.REPEAT, Take.REPEAT]
     assert [incoming.epoch, incoming.ack_due()] == [0, 2]
 
 
