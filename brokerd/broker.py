@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from brokerd.batches import batches
+from brokerd.crash_points import WRITTEN_TURNS, crash_point, crash_point_that_waits
 from brokerd.ports import (
     Ack,
     Acked,
@@ -44,6 +45,15 @@ HANDED_SEATS_MAX: Final = 100_000  # seats remembered by node, to be released wh
 HANDED_NODES_MAX: Final = 256  # every start of a node is a new one
 
 _Decoded = tuple[Delivery, list[Post]]
+
+_delivered = crash_point("brokerd.delivered")
+_before_save = crash_point("brokerd.before_save")
+_save_asked = crash_point("brokerd.save_asked", turns=WRITTEN_TURNS)
+_saved = crash_point("brokerd.saved")
+_handed_over = crash_point_that_waits("brokerd.handed_over")
+_before_ack = crash_point("brokerd.before_ack")
+_device_acked = crash_point("brokerd.device_acked")
+_receipts_posted = crash_point("brokerd.receipts_posted")
 
 
 @dataclass(slots=True)
@@ -125,6 +135,7 @@ class Broker:
 
     async def _work(self, deliveries: list[Delivery]) -> None:
         """Decode, once; what cannot be decoded is buried."""
+        _delivered()
         decoded: list[_Decoded] = []
         for delivery in deliveries:
             try:
@@ -154,11 +165,14 @@ class Broker:
         good = [delivery for delivery, _ in decoded]
         posts = [post for _, items in decoded for post in items]
         work = plan(posts)
+        _before_save()
         appended, acked = await self._ask_store(work)
+        _saved()
         now_ms = self._clock_ms()
         routed = route(work, appended, now_ms)
         self._tracer.routed(work, appended, routed, now_ms)
         self._hand_over(routed)
+        await _handed_over()
         self._count(len(good), len(posts), routed, work)
         self._finish(good, routed.bounces)
         for ack, answer in zip(work.acks, acked, strict=True):
@@ -172,6 +186,7 @@ class Broker:
         """Append and acknowledge in one pipelined round trip; again and again while the store is down."""
         while True:
             now_ms = self._clock_ms()
+            _save_asked()
             appended, acked = await asyncio.gather(  # both are written before either is awaited
                 self._append(work, now_ms), self._acknowledge(work, now_ms), return_exceptions=True
             )
@@ -206,6 +221,7 @@ class Broker:
 
     def _finish(self, deliveries: list[Delivery], bounces: list[EntryPost]) -> None:
         """Acknowledge the inbound batches; behind the bounces, when there are any."""
+        _before_ack()
         if not bounces:
             for delivery in deliveries:
                 delivery.done()
@@ -273,8 +289,10 @@ class Broker:
         if answer is None:
             [answer] = await self._store.acknowledge([ack], self._clock_ms())
         while answer.owed:
+            _device_acked()
             posts = delivered_posts(ack.user, answer.owed, self._clock_ms())
             await self._post_all(posts)
+            _receipts_posted()
             self.counts.receipts += len(posts)
             self._tracer.told(ack.user, answer.owed)
             settled = answer.owed[-1].seq

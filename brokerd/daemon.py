@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+import structlog
 import uvloop
+
+from brokerd import crash_points
 
 TWICE_S: Final = 0.5  # a make or a supervisor that signals a whole group may tell us twice at once
 
@@ -36,8 +40,11 @@ def run_daemon(work: Callable[[asyncio.Event], Awaitable[None]]) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
+        if point := crash_points.armed():
+            structlog.get_logger().warning("crash_point_armed", point=point)
         await work(stop)
 
+    faulthandler.enable()  # a watchdog's SIGABRT shows on standard error where every thread was
     reasons: list[str] = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

@@ -193,7 +193,7 @@ def _from_environment(
 
 def _is_foreign(name: str, prefix: str) -> bool:
     rest = name.removeprefix(prefix + "_")
-    return rest == "CONFIG" or _SERVICE_LINK.fullmatch(rest) is not None
+    return rest in ("CONFIG", "CRASH_AT") or _SERVICE_LINK.fullmatch(rest) is not None
 
 
 def _suggest(name: str, known: Mapping[str, Any]) -> str:

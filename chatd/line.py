@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from brokerd.crash_points import crash_point
 from brokerd.ports import Seat
 from chatd.effects import PostEntry
 from chatd.ports import Wire
@@ -14,6 +15,8 @@ from protocol.wire import Processed
 if TYPE_CHECKING:
     from chatd.session import Session
     from chatd.switchboard import Switchboard
+
+_frame_read = crash_point("chatd.frame_read")
 
 
 class Line:
@@ -46,6 +49,7 @@ class Line:
 
     def receive(self, data: bytes) -> None:
         """Bytes came in."""
+        _frame_read()
         board = self.board
         self.session.receive(data, board.now_s(), board.now_ms())
         board.attend(self)

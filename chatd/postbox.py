@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from brokerd.crash_points import WRITTEN_TURNS, crash_point
 from brokerd.ports import Inbound, LinkDown, PostRefused
 from chatd.effects import Gate, PostEntry
 from chatd.tracer import NodeTracer
@@ -34,6 +35,10 @@ SHUT_S_MAX: Final = 1.0
 REFUSED_RETRY_MS: Final = 1000
 _ITEM_BYTES: Final = 160  # about what an item takes beside its body
 _SHARDS_KNOWN_MAX: Final = 100_000
+
+_before_publish = crash_point("chatd.before_publish")
+_published = crash_point("chatd.published", turns=WRITTEN_TURNS)
+_confirmed = crash_point("chatd.confirmed")
 
 
 class Poster(Protocol):
@@ -86,7 +91,9 @@ class Postbox:
         self._wake = wake
         self._piles = [_Pile() for _ in range(shards)]
         self._shard_of: dict[str, int] = {}
-        self._acks: dict[tuple[str, str], int] = {}
+        self._acks: list[dict[tuple[str, str], int]] = [{} for _ in range(shards)]
+        self._aging: set[int] = set()  # shards whose acks were there at the last call of age_acks
+        self._due: set[int] = set()  # shards whose acks wait for no message any more
         self._waiting = 0
         self._waiting_bytes = 0
         self._in_flight = 0
@@ -113,8 +120,19 @@ class Postbox:
         self._put(post.user, post, 0, None)
 
     def ack(self, user: str, device: str, seq: int) -> None:
-        """Take an acknowledgement; a later one of the same device takes its place. Bounded by the sessions there are."""
-        self._acks[user, device] = seq
+        """Take an acknowledgement; a later one of the same device takes its place. Bounded by the sessions there are.
+
+        It leaves with the next message for its shard, or when age_acks was called twice: nobody waits for it (a lost one
+        is repeated by the next), and alone it costs as much as a message.
+        """
+        self._acks[self._shard(user)][user, device] = seq
+
+    def age_acks(self) -> bool:
+        """What waited at the last call leaves at the next flush. Whether to call again."""
+        waiting = {shard for shard, acks in enumerate(self._acks) if acks}
+        self._due |= self._aging & waiting
+        self._aging = waiting - self._due
+        return bool(self._aging)
 
     def _put(self, to: str, post: Post, size: int, ticket: Ticket | None) -> None:
         pile = self._piles[self._shard(to)]
@@ -139,11 +157,13 @@ class Postbox:
 
     def flush(self) -> None:
         """Post what waits, as far as the queue takes it."""
-        if self._acks and self._inbound.is_ready:
-            acks, self._acks = self._acks, {}
-            for (user, device), seq in acks.items():
-                self._put(user, AckPost(PostKind.ACK, user, device, seq), 0, None)
         for shard, pile in enumerate(self._piles):
+            acks = self._acks[shard]
+            if acks and (pile.posts or shard in self._due) and self._inbound.is_ready:
+                self._acks[shard] = {}
+                self._due.discard(shard)
+                for (user, device), seq in acks.items():
+                    self._put(user, AckPost(PostKind.ACK, user, device, seq), 0, None)
             while pile.posts and self._inbound.is_ready:
                 self._post_pile(shard, pile)
 
@@ -156,11 +176,13 @@ class Postbox:
             posts, tickets = posts[:count], tickets[:count]
         else:
             pile.posts, pile.tickets, pile.size = [], [], 0
+        _before_publish()
         try:
             future = self._inbound.post(shard, pack_batch(self._node, posts))
         except LinkDown:  # between the look at is_ready and now
             pile.posts, pile.tickets, pile.size = posts + pile.posts, tickets + pile.tickets, size + pile.size
             return
+        _published()
         self._waiting -= len(posts)
         self._waiting_bytes -= size
         self.batches += 1
@@ -172,6 +194,7 @@ class Postbox:
         self._in_flight -= 1
         self._shut_since_s = None  # it moves
         if not future.cancelled() and future.exception() is None:
+            _confirmed()
             _accept(tickets)
         elif not future.cancelled() and isinstance(future.exception(), PostRefused):
             _refuse(tickets, Processed.NO)
@@ -213,13 +236,14 @@ class Postbox:
         """Acknowledgements are not refused, they wait on: nobody would send them again."""
         for post in posts:
             if isinstance(post, AckPost):
-                key = (post.user, post.device)
-                self._acks[key] = max(post.seq, self._acks.get(key, 0))
+                shard, key = self._shard(post.user), (post.user, post.device)
+                self._acks[shard][key] = max(post.seq, self._acks[shard].get(key, 0))
+                self._due.add(shard)
 
     @property
     def is_idle(self) -> bool:
         """Nothing waits and nothing is on its way."""
-        return not (self._waiting or self._in_flight or self._acks)
+        return not (self._waiting or self._in_flight or any(self._acks))
 
     def statistics(self) -> dict[str, int]:
         """Gauges and counters, for metrics."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from brokerd.crash_points import WRITTEN_TURNS, crash_point
 from brokerd.ports import LinkDown
 from chatd.switchboard import Switchboard
 from protocol.envelope import (
@@ -17,6 +18,8 @@ from protocol.envelope import (
     unpack_parcels,
 )
 from protocol.errors import Code
+
+_written = crash_point("chatd.written", turns=WRITTEN_TURNS)
 
 
 class Postroom:
@@ -54,6 +57,7 @@ class Postroom:
                 else:
                     self._give(line, parcel)
                 attend(line)
+        _written()
         if strangers:
             self.not_here += len(strangers)
             self._board.spawn(self._disown(strangers))
