@@ -164,6 +164,7 @@ _POSTS: Final[dict[int, Any]] = {
 _PARCELS: Final[dict[int, Any]] = {
     ParcelKind.FRAMES: FramesParcel, ParcelKind.SIGNAL: SignalParcel,
     ParcelKind.HEAD: HeadParcel, ParcelKind.EVICT: EvictParcel, ParcelKind.DEVICES: DevicesParcel,
+    ParcelKind.TRACE: TraceParcel,
 }  # fmt: skip
 
 
