@@ -21,6 +21,7 @@ ENVIRONMENT_READERS = {
     "brokerd/config.py": "the configuration",
     "brokerd/settings.py": "the configuration",
     "brokerd/crash_points.py": "where a test lets a daemon die",
+    "brokerd/notify.py": "what a service manager tells",
     "chatd/config.py": "the configuration",
     "chatd/terminal/__init__.py": "the terminal's own settings",
     "chatd/terminal/account.py": "the terminal's own settings",

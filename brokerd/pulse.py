@@ -1,0 +1,99 @@
+"""A daemon under a service manager: READY, STATUS, RELOADING and STOPPING are told, and the watchdog is fed.
+
+A beat is a step of the event loop. It is told to the watchdog only when it came in time and the daemon's own checks
+found no fault. A thread with a timer would go on beating for a loop that is stuck. Another server's absence is no fault
+of ours: a restart would not bring it back, and would end every session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+from brokerd.notify import ServiceManager
+
+BEAT_S: Final = 1.0
+BEATS: Final = 6  # at least, in one watchdog time: some may come late
+LATE_S_MAX: Final = 1.0  # a loop that is this late is not well
+SPARE_FILES: Final = 256  # beside connections: links, listeners, the store, logs
+
+
+class Patient(Protocol):
+    """Whose pulse it is."""
+
+    def status(self) -> str:
+        """How it is, in one line for people."""
+
+    def fault(self) -> str:
+        """Why it is not well by itself and should be restarted; "" when it is."""
+
+    def stop_s_max(self) -> float:
+        """How long a stop may take."""
+
+    def reload(self) -> None:
+        """Take a changed configuration over, or keep the old one and log why."""
+
+
+class Pulse:
+    """`run` beats until it is cancelled."""
+
+    def __init__(self, patient: Patient, manager: ServiceManager, log: Any, now_s: Callable[[], float]) -> None:
+        self._patient = patient
+        self._manager = manager
+        self._log = log
+        self._now_s = now_s
+        watchdog_s = manager.watchdog_s
+        self.beat_s = BEAT_S if watchdog_s is None else min(BEAT_S, watchdog_s / BEATS)
+        self._late_s_max = LATE_S_MAX if watchdog_s is None else min(LATE_S_MAX, watchdog_s / BEATS)
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            due_s = self._now_s() + self.beat_s
+            await asyncio.sleep(self.beat_s)
+            self.beat(self._now_s() - due_s)
+
+    def beat(self, late_s: float) -> None:
+        """One beat, that came `late_s` after its time."""
+        self._manager.status(self._patient.status())
+        fault = self._patient.fault()
+        if late_s > self._late_s_max:
+            self._log.warning("loop_late", seconds=round(late_s, 3))
+        elif fault:
+            self._log.error("watchdog_not_fed", why=fault)
+        else:
+            self._manager.alive()
+
+
+@asynccontextmanager
+async def supervised(patient: Patient, stop: asyncio.Event, manager: ServiceManager, log: Any) -> AsyncIterator[None]:
+    """While it is open the pulse beats, SIGHUP reloads, and a stop is announced before anything else is done about it."""
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        manager.reloading()
+        patient.reload()
+        manager.ready()
+
+    async def announce() -> None:
+        await stop.wait()
+        manager.stopping(patient.stop_s_max())
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    async with asyncio.TaskGroup() as tasks:
+        beside = [tasks.create_task(Pulse(patient, manager, log, loop.time).run()), tasks.create_task(announce())]
+        yield
+        for task in beside:
+            task.cancel()
+
+
+def log_file_limit(connections_max: int, log: Any) -> None:
+    """RLIMIT_NOFILE as it really is: what a unit asks for above the machine's own limit is cut without a word."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections_max + SPARE_FILES
+    told = log.warning if soft < needed else log.info
+    told("file_limit_too_low" if soft < needed else "file_limit", soft=soft, hard=hard, needed=needed)
