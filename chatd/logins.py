@@ -111,7 +111,7 @@ class Logins:
 
     def _tell_devices(self, user: str, devices: int, seats: Sequence[Seat]) -> None:
         for other in self._board.roster.of(user):
-            other.session.devices = devices
+            other.session.hear_devices(devices)
         for node in {seat.node for seat in seats} - {self._board.node}:
             parcel = DevicesParcel(ParcelKind.DEVICES, user, devices)
             self._board.nodes.hand(node, pack_batch(self._board.node, [parcel]))

@@ -71,7 +71,7 @@ class Postroom:
         elif isinstance(parcel, TraceParcel):
             self._board.tracer.handed(line, parcel)
         elif isinstance(parcel, DevicesParcel):
-            session.devices = parcel.devices
+            session.hear_devices(parcel.devices)
         elif isinstance(parcel, EvictParcel) and (session.device, session.id) == (parcel.device, parcel.session):
             session.fail(Code(parcel.code))
 

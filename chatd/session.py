@@ -231,7 +231,7 @@ class Session:
     ) -> None:
         """The register entry is ours and the queue is open: WELCOME, then what waits."""
         self.expires_s = identity.expires_s
-        self.devices = opened.devices
+        self.hear_devices(opened.devices)
         self.generation = opened.generation
         self._origin = Origin(self.user, device_tag(self.user, self.device))
         known = hello.ref if hello.generation == opened.generation and hello.ref <= opened.head else 0
@@ -318,6 +318,11 @@ class Session:
         if self.is_open and self.feed.is_writable:
             self.conn.send_frames(frames)
 
+    def hear_devices(self, count: int) -> None:
+        """The user has so many known devices. What is said of it may overtake each other, so the largest counts: one too many
+        costs a copy, which the store leaves out."""
+        self.devices = max(self.devices, count)
+
     def reaches(self, head: int) -> None:
         """The queue reaches up to `head`."""
         if self.is_open:
@@ -325,7 +330,7 @@ class Session:
 
     def reopened(self, opened: Opened) -> None:
         """The register entry was put back and the queue opened once more: hand-overs may have been lost meanwhile."""
-        self.devices = opened.devices
+        self.hear_devices(opened.devices)
         if not self.is_open:
             return
         if opened.generation != self.generation:

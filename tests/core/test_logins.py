@@ -94,6 +94,16 @@ async def test_a_new_device_is_told_to_the_others_here_and_on_other_nodes(room: 
     assert room.elsewhere == [DevicesParcel(ParcelKind.DEVICES, "ann", count) for count in (2, 3)]
 
 
+async def test_a_new_device_that_is_told_before_our_own_login_is_answered_is_not_forgotten(room: NodeRoom) -> None:
+    answered = room.store.held["open"] = asyncio.Event()
+    laptop = came(room)
+    await until(lambda: "open" in room.store.calls)
+    room.hand(DevicesParcel(ParcelKind.DEVICES, "ann", 2))
+    answered.set()
+    await until(lambda: laptop.is_in)
+    assert laptop.line.session.devices == 2
+
+
 async def test_who_leaves_gives_the_seat_back(room: NodeRoom) -> None:
     ann = await room.log_in()
     ann.hang_up()
