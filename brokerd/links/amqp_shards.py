@@ -1,4 +1,8 @@
-"""Consuming the shards from RabbitMQ: a channel for each shard, acknowledged in order, one ack frame a loop turn."""
+"""Consuming the shards from RabbitMQ: a channel for each shard, acknowledged in order, many with one frame.
+
+Nobody waits for an ack, but each is an entry in the log of a quorum queue: at a low rate one for each batch costs RabbitMQ
+as much as taking it. So an ack covers ACK_LATE_S, or a part of the prefetch; a crash makes that much come again.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from brokerd.links.amqp_topology import Topology
 from brokerd.ports import Delivery
 
 PREFETCH_BATCHES_MAX: Final = 64
+ACKS_PER_PREFETCH: Final = 4
+ACK_LATE_S: Final = 0.05
 
 _log = structlog.get_logger("brokerd.amqp")
 
@@ -87,16 +93,22 @@ class _Consumer:
         return f"shard-{self._shard}"
 
     async def attach(self, wire: Wire) -> None:
-        self.detach()
+        self._drop()
         channel = await wire.open_channel(self, confirms=False)
         await self._topology.declare_shard(channel, self._shard)
         await channel.basic_qos(prefetch_count=self._prefetch_max)
         lost = partial(self._link.attach_again, self)
-        self._channel = _ShardChannel(self._shard, self._take, wire.tap, channel.number, self._counts, lost)
+        ack_every = max(1, self._prefetch_max // ACKS_PER_PREFETCH)
+        self._channel = _ShardChannel(self._shard, self._take, wire.tap, channel.number, self._counts, lost, ack_every)
         wire.tap.listen(channel.number, self._channel)
         await channel.basic_consume(self._topology.shard_queue(self._shard), never_called, consumer_tag=str(self))
 
     def detach(self) -> None:
+        if self._channel is not None:
+            self._channel.ack_now()
+        self._drop()
+
+    def _drop(self) -> None:
         if self._channel is not None:
             self._channel.is_open = False
             self._channel = None
@@ -116,8 +128,11 @@ class _ShardChannel(ChannelSink):
         number: int,
         counts: ShardsCounts,
         lost: Callable[[], None],
+        ack_every: int,
     ) -> None:
         self.is_open = True
+        self._ack_every = ack_every  # at so many done, and at ACK_LATE_S after the first
+        self._is_ack_timed = False
         self._shard, self._take, self._tap, self._number = shard, take, tap, number
         self._counts, self._lost = counts, lost
         self._done_tag = 0  # all up to it are done
@@ -146,15 +161,28 @@ class _ShardChannel(ChannelSink):
             if tag > self._done_tag:
                 self._done_early.add(tag)
             return
-        if self._done_tag == self._acked_tag:
-            self._tap.write_late(self._ack)
+        before = self._done_tag - self._acked_tag
         self._done_tag = tag
         while self._done_tag + 1 in self._done_early:
             self._done_tag += 1
             self._done_early.remove(self._done_tag)
+        if before < self._ack_every <= self._done_tag - self._acked_tag:
+            self._tap.write_late(self._ack)
+        elif not self._is_ack_timed:
+            self._is_ack_timed = True
+            asyncio.get_running_loop().call_later(ACK_LATE_S, self._ack_timed)
+
+    def ack_now(self) -> None:
+        """A link that ends in peace leaves nothing that is done to come again."""
+        if ack := self._ack():
+            self._tap.write([ack])
+
+    def _ack_timed(self) -> None:
+        self._is_ack_timed = False
+        self._tap.write_late(self._ack)
 
     def _ack(self) -> bytes:
-        if not self.is_open:
+        if not self.is_open or self._acked_tag == self._done_tag:
             return b""
         multiple = self._done_tag > self._acked_tag + 1
         self._acked_tag = self._done_tag
@@ -167,6 +195,7 @@ class _ShardChannel(ChannelSink):
         self._lost()
 
     def closed(self, reason: str) -> None:
+        self.is_open = False
         self._counts.channels_closed += 1
         _log.warning("amqp_channel_closed", shard=self._shard, reason=reason)
         self._lost()
