@@ -95,6 +95,11 @@ class RedisServer:
         if self._process is not None:
             self._end(signal.SIGTERM)
 
+    def end(self) -> None:
+        """`kill9`, if it runs."""
+        if self._process is not None:
+            self.kill9()
+
     def restart(self) -> None:
         """Stop (if it runs) and start again on the same data and port."""
         self.stop()

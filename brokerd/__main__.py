@@ -44,7 +44,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
     source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
     nodes = RabbitNodes(publishing, topology)
     identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
-    redis = RespLink(config.redis.url, name=config.name, check=identity.check)
+    redis = RespLink(config.redis.url, name=config.name, check=identity.check, wait_replicas=config.redis.wait_replicas)
     store = RedisStore(
         redis,
         log=log,

@@ -27,7 +27,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     nodes = RabbitNodes(publishing, topology)
     inbox = RabbitNodeInbox(consuming, topology)
     identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
-    redis = RespLink(config.redis.url, name=config.node, check=identity.check)
+    redis = RespLink(config.redis.url, name=config.node, check=identity.check, wait_replicas=config.redis.wait_replicas)
     store = RedisStore(
         redis,
         log=log,

@@ -50,9 +50,9 @@ def is_broken(reply: Any) -> bool:
     raise LinkDown(f"redis: {reply}")
 
 
-async def ask(link: RespLink, command: Command) -> Any:
+async def ask(link: RespLink, command: Command, *, is_save: bool = False) -> Any:
     """The reply to one command. Raises LinkDown, also for what is_broken: then this user cannot be served."""
-    [reply] = await link.pipeline((command,))
+    [reply] = await link.pipeline((command,), is_save=is_save)
     if is_broken(reply):
         raise LinkDown(f"redis: {reply}")
     return reply

@@ -1,17 +1,30 @@
-"""Where a Redis server is: redis://[user:password@]host[:port][/db] or unix://[user:password@]/path[?db=n]."""
+"""Where a Redis server is.
+
+redis://[user:password@]host[:port][/db] or unix://[user:password@]/path[?db=n]: this one.
+redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/db][?sentinel_password=…]: the primary that these
+sentinels call `name`. User and password are those of the Redis servers.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-ALLOWED = "redis://[user:password@]host[:port][/db] or unix://[user:password@]/path[?db=n]"
+ALLOWED = (
+    "redis://[user:password@]host[:port][/db], unix://[user:password@]/path[?db=n] or "
+    "redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/db][?sentinel_password=…]"
+)
 PORT_DEFAULT = 6379
+SENTINEL_PORT_DEFAULT = 26379
+SENTINELS_MAX = 32
+
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
-    """A parsed URL. `path` is None for TCP. `shown` is safe to log."""
+    """A parsed URL. `path` is None for TCP. With `sentinels` host and port are empty: they say where it is, under the
+    name `primary`. `shown` is safe to log."""
 
     host: str
     port: int
@@ -19,10 +32,15 @@ class RedisUrl:
     db: int
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    sentinels: tuple[Address, ...] = ()
+    primary: str = ""
+    sentinel_password: str | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
         """The address without what is secret."""
+        if self.sentinels:
+            return f"{self.primary} of {','.join(f'{host}:{port}' for host, port in self.sentinels)}"
         return f"unix://{self.path}" if self.path is not None else f"{self.host}:{self.port}"
 
     @classmethod
@@ -30,6 +48,8 @@ class RedisUrl:
         """Raises ValueError that says what is allowed, and never shows the password."""
         try:
             parts = urlsplit(url)
+            if parts.scheme == "redis+sentinel":
+                return _with_sentinels(parts)
             user = unquote(parts.username) if parts.username else None
             password = unquote(parts.password) if parts.password is not None else None
             if parts.scheme == "redis" and parts.hostname and not parts.query:
@@ -41,3 +61,25 @@ class RedisUrl:
         except ValueError:
             pass  # the parts' own complaints may quote the password
         raise ValueError(f"not the address of a Redis: it must be {ALLOWED}")
+
+
+def _with_sentinels(parts: SplitResult) -> RedisUrl:
+    """Raises ValueError, which may quote secrets."""
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, has_password, password = login.partition(":")
+    name, _, db = parts.path.removeprefix("/").partition("/")
+    query = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    sentinels = tuple(map(_address, hosts.split(",")))
+    if not name or set(query) - {"sentinel_password"} or len(sentinels) > SENTINELS_MAX:
+        raise ValueError
+    return RedisUrl(
+        "", 0, None, int(db or 0), unquote(user) or None, unquote(password) if has_password else None,
+        sentinels, unquote(name), query.get("sentinel_password", [None])[-1],
+    )  # fmt: skip
+
+
+def _address(text: str) -> Address:
+    one = urlsplit(f"//{text.strip()}")
+    if not one.hostname or one.username is not None or one.path or one.port == 0:
+        raise ValueError
+    return one.hostname, one.port or SENTINEL_PORT_DEFAULT

@@ -18,6 +18,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from hiredis import ReplyError
 
+from brokerd.links.amqp_url import rabbit_urls
 from brokerd.links.resp import Ask, RespLink
 from brokerd.ports import LinkDown, StoreChanged
 
@@ -49,7 +50,7 @@ class RabbitWitness:
     """Witness in RabbitMQ, on a connection of its own: it is asked at a start and when something is wrong, no more."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self._url = url
+        self._urls = rabbit_urls(url)
         self._exchange = f"{prefix}.store"
 
     async def has_any(self) -> bool:
@@ -72,15 +73,23 @@ class RabbitWitness:
             raise LinkDown("RabbitMQ: somebody else replaced it at the same moment")
 
     async def _ask(self, question: Callable[[AbstractChannel], Awaitable[Any]]) -> bool:
-        """False when the broker's answer is no: there is none, or it is another."""
-        connection = aiormq.Connection(self._url)
+        """False when the broker's answer is no: there is none, or it is another. Any host of a cluster may say it."""
+        for url in self._urls[:-1]:
+            try:
+                return await self._ask_one(url, question)
+            except LinkDown:
+                continue
+        return await self._ask_one(self._urls[-1], question)
+
+    async def _ask_one(self, url: str, question: Callable[[AbstractChannel], Awaitable[Any]]) -> bool:
+        connection = aiormq.Connection(url)
         try:
             async with asyncio.timeout(WITNESS_S_MAX):
                 await connection.connect()
                 await question(await connection.channel())
         except (ChannelPreconditionFailed, ChannelNotFoundEntity):
             return False
-        except (aiormq.AMQPError, OSError, asyncio.CancelledError) as fault:
+        except (Exception, asyncio.CancelledError) as fault:  # aiormq has many ways to say that it found nobody
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
