@@ -70,7 +70,7 @@ NO_SHARD: Final = -1  # nobody knows where the batch came from
 
 
 class DeadLetter(NamedTuple):
-    """A batch of `shard`, why nobody could work it off, and since when it lies here (0: not known)."""
+    """A batch of `shard` (NO_SHARD: not known), why nobody could work it off, and since when it lies here (0: not known)."""
 
     shard: int
     reason: str
@@ -86,12 +86,19 @@ class Verdict(Enum):
     DROP = "drop"
 
 
+class Walked(NamedTuple):
+    """How many letters were shown, and whether there are more than one walk shows."""
+
+    shown: int
+    has_more: bool
+
+
 class DeadLetters(Protocol):
     """The batches that were buried, by all brokers. A daemon may bury more at the same time. Raises LinkDown."""
 
-    async def walk(self, decide: Callable[[DeadLetter], Verdict]) -> int:
-        """Show each letter, oldest first, and do with it what `decide` says; the number that were shown.
+    async def walk(self, decide: Callable[[DeadLetter], Verdict]) -> Walked:
+        """Show each letter, oldest first, and do with it what `decide` says.
 
         A crash in the middle of a REQUEUE may leave the letter in both places: its messages are told apart as repeats.
-        Only one walk may run at a time; a second one sees less or waits.
+        Only one walk may run at a time; a second one waits, or sees nothing of what the first one sees.
         """

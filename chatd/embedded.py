@@ -12,6 +12,7 @@ from typing import Any
 
 from brokerd.broker import Broker
 from brokerd.daemon import StartFailed
+from brokerd.links.dead_letters import ReturnTray
 from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_identity import SqliteIdentity
@@ -52,11 +53,13 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
             clock_ms=now_ms, log=log, tracer=BrokerTracer("embedded", sample, hops, now_ms, log),
         )  # fmt: skip
         sweeper = Sweeper("embedded", config.shards, queue, store, now_ms, log)
+        tray = ReturnTray(config.dead_letters_file, config.shards, queue, log)
         async with asyncio.TaskGroup() as tasks:
             back_room = [
                 tasks.create_task(broker.run()),
                 tasks.create_task(sweeper.run()),
                 tasks.create_task(hops.run()),
+                tasks.create_task(tray.run()),
             ]
             yield Links(
                 inbound=queue,

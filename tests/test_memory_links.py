@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.links.dead_letters import DeadLetter, append_dead_letter, read_dead_letters
+from brokerd.links.dead_letters import append_dead_letter, read_dead_letters
 from brokerd.links.memory import MemoryNodes, MemoryQueue, MemoryRegister
 from brokerd.ports import Delivery, LinkDown, Seat
+from brokerd.support_ports import DeadLetter
 
 
 async def turn(count: int = 1) -> None:

@@ -8,6 +8,7 @@ twice, and brokerd's dedupe drops it.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -89,8 +90,10 @@ class RabbitInbound:
         return self._post(self._queues[shard], b"", batch)
 
     def bury(self, shard: int, batch: bytes, reason: str) -> asyncio.Future[None]:
-        """Put a batch into the dead letters, with its reason and shard as headers. Fails and raises as `post`."""
-        headers = header_table({"reason": reason[:REASON_CHARS_MAX], "shard": shard})
+        """Put a batch into the dead letters, with its reason, shard and time as headers. Fails and raises as `post`."""
+        headers = header_table(
+            {"reason": reason[:REASON_CHARS_MAX], "shard": shard, "at_ms": time.time_ns() // 1_000_000}
+        )
         return self._post(self._topology.dead, headers, batch)
 
     def statistics(self) -> dict[str, int]:

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from brokerd.links.dead_letters import DeadLetter, append_dead_letter
+from brokerd.links.dead_letters import append_dead_letter
 from brokerd.ports import Delivery, LinkDown, Seat
+from brokerd.support_ports import DeadLetter
 
 QUEUE_BATCHES_MAX: Final = 4096  # posted and not done with, over all shards; at the bound senders get BUSY
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024

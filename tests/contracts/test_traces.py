@@ -123,7 +123,7 @@ async def test_in_redis_a_trace_expires_by_itself(redis_server: RedisServer) -> 
 async def test_a_file_that_is_no_database_is_a_link_that_is_down(tmp_path: Path) -> None:
     (tmp_path / "traces.sqlite").write_bytes(b"not a database, and longer than a header would be" * 40)
     async with SqliteTraces(tmp_path / "traces.sqlite", messages_max=5, keep_s=KEEP_S) as traces:
-        with pytest.raises(LinkDown, match="no such\|not a database"):
+        with pytest.raises(LinkDown, match="not a database"):
             await traces.add([hop()])
 
 
