@@ -26,23 +26,25 @@ class Primary(NamedTuple):
 
 async def find_primary(url: RedisUrl) -> Primary:
     """Ask the sentinels of `url`. Raises LinkDown when none of them knows a primary of that name."""
-    asked = [asyncio.get_running_loop().create_task(_ask(url, sentinel)) for sentinel in url.sentinels]
     told: list[Primary] = []
-    why = ""
-    try:
-        for one in asyncio.as_completed(asked):
-            try:
-                told.append(await one)
-            except (OSError, LinkDown) as down:
-                why = str(down) or type(down).__name__
-            if len(told) > len(asked) // 2:
-                break
-    finally:
+    faults: list[str] = []
+    is_enough = asyncio.Event()
+
+    async def ask(sentinel: Address) -> None:
+        try:
+            told.append(await _ask(url, sentinel))
+        except (OSError, LinkDown) as down:
+            faults.append(str(down) or type(down).__name__)
+        if len(told) > len(url.sentinels) // 2 or len(told) + len(faults) == len(url.sentinels):
+            is_enough.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(ask(sentinel)) for sentinel in url.sentinels]
+        await is_enough.wait()
         for task in asked:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
     if not told:
-        raise LinkDown(f"no sentinel knows where the primary is ({why})")
+        raise LinkDown(f"no sentinel knows where the primary is ({faults[-1]})")
     return max(told)
 
 
