@@ -17,7 +17,7 @@ import structlog
 
 from brokerd.config import LogSection
 from brokerd.log_values import clean_event
-from brokerd.log_writer import LogWriter
+from brokerd.log_writer import LogStatistics, LogWriter
 from brokerd.masking import masked
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -29,7 +29,7 @@ _FIRST: Final = ("time", "level", "event")
 
 
 @contextmanager
-def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str) -> Iterator[LogWriter]:
+def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str) -> Iterator[Logs]:
     """While it is open all logs go to `stream` (default: stderr); `bound` (node=…) stands in every line.
 
     Once in a process, around everything. Leaving it writes what still waits."""
@@ -37,6 +37,7 @@ def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str)
     render = _renderer(section.format, stream)
     writer = LogWriter(stream.fileno(), lambda count: _dropped_line(render, count))
     route = _LibraryHandler(logging.WARNING)
+    logger = _logger_of(section.level)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -46,7 +47,7 @@ def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str)
             clean_event,
             lambda _logger, _method, event: render(event),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[section.level]),
+        wrapper_class=logger,
         logger_factory=lambda *_args: _Line(writer),
         cache_logger_on_first_use=True,
     )
@@ -54,12 +55,42 @@ def logging_to(section: LogSection, stream: IO[str] | None = None, **bound: str)
     root.addHandler(route)
     logging.captureWarnings(True)
     try:
-        yield writer
+        yield Logs(writer, logger)
     finally:
         logging.captureWarnings(False)
         root.removeHandler(route)
         structlog.reset_defaults()
         writer.close()
+
+
+class Logs:
+    """What is open while a process logs."""
+
+    def __init__(self, writer: LogWriter, logger: type) -> None:
+        self._writer = writer
+        self._logger = logger
+
+    def statistics(self) -> LogStatistics:
+        """Lines taken and dropped so far."""
+        return self._writer.statistics()
+
+    def set_level(self, level: str) -> None:
+        """The least that is logged from now on, also by loggers that exist already: they share one class."""
+        _filter(self._logger, level)
+
+
+def _logger_of(level: str) -> type:
+    """A class of our own, because structlog's are shared by the whole process, and fixed."""
+    logger = type("Logger", (structlog.make_filtering_bound_logger(0),), {})
+    _filter(logger, level)
+    return logger
+
+
+def _filter(logger: type, level: str) -> None:
+    """Give `logger` the methods of structlog's class for this level: those below it do nothing."""
+    for name, member in vars(structlog.make_filtering_bound_logger(_LEVELS[level])).items():
+        if not name.startswith("__"):
+            setattr(logger, name, member)
 
 
 class _Line:

@@ -91,9 +91,12 @@ async def supervised(patient: Patient, stop: asyncio.Event, manager: ServiceMana
             task.cancel()
 
 
-def log_file_limit(connections_max: int, log: Any) -> None:
-    """RLIMIT_NOFILE as it really is: what a unit asks for above the machine's own limit is cut without a word."""
+def raise_file_limit(connections_max: int, log: Any) -> None:
+    """Take as many files as may be had, and say how many that is: what a unit asks for above the machine's own limit is
+    cut without a word."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections_max + SPARE_FILES
-    told = log.warning if soft < needed else log.info
-    told("file_limit_too_low" if soft < needed else "file_limit", soft=soft, hard=hard, needed=needed)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    told = log.info if hard >= needed else log.warning
+    told("file_limit", files_max=hard, needed=needed, connections_max=connections_max)

@@ -10,13 +10,15 @@ from pathlib import Path
 import structlog
 
 from brokerd.daemon import run_daemon
-from brokerd.logs import logging_to
-from chatd.auth.accounts import open_accounts
+from brokerd.logs import Logs, logging_to
+from brokerd.notify import ServiceManager, inherited_sockets
+from brokerd.pulse import raise_file_limit, supervised
+from chatd.auth.accounts import FileAccounts, open_accounts
 from chatd.auth.files import FileBroken
+from chatd.care import Care
 from chatd.config import ChatConfig, load
 from chatd.listener import Listeners
 from chatd.node import Node
-from chatd.ports import Accounts
 from chatd.switchboard import Switchboard
 
 
@@ -28,15 +30,30 @@ def main() -> int:
     except FileBroken as fault:
         sys.stderr.write(f"chatd: {fault}\n")
         return 2
-    with logging_to(config.log, service="chatd"):
-        return run_daemon(lambda stop: serve(config, accounts, stop, _say_ready))
+    manager = ServiceManager()
+    with logging_to(config.log, service="chatd") as logs:
+
+        def on_ready(listeners: Listeners) -> None:
+            manager.ready()
+            _say_ready(config, listeners)
+
+        async def work(stop: asyncio.Event) -> None:
+            await serve(config, accounts, stop, on_ready, manager, logs)
+
+        return run_daemon(work)
 
 
 async def serve(
-    config: ChatConfig, accounts: Accounts, stop: asyncio.Event, on_ready: Callable[[ChatConfig, Listeners], None]
+    config: ChatConfig,
+    accounts: FileAccounts,
+    stop: asyncio.Event,
+    on_ready: Callable[[Listeners], None],
+    manager: ServiceManager,
+    logs: Logs,
 ) -> None:
     """One chatd, from its links to its last session."""
     log = structlog.get_logger()
+    raise_file_limit(config.limits.connections_max, log)
     if config.mode == "embedded":
         from chatd.embedded import embedded_links
 
@@ -46,7 +63,9 @@ async def serve(
 
         links = cluster_links(config, log)
     async with links as parts:
-        await Node(config, parts, accounts, log).run(stop, lambda listeners: on_ready(config, listeners))
+        node = Node(config, parts, accounts, log, inherited_sockets())
+        async with supervised(Care(node, config, accounts, logs, log), stop, manager, log):
+            await node.run(stop, on_ready)
 
 
 def _say_ready(config: ChatConfig, listeners: Listeners) -> None:

@@ -57,10 +57,7 @@ class Census:
         strangers_max: int,
         strangers_per_address_max: int,
     ) -> None:
-        self.connections_max = connections_max
-        self.connections_per_address_max = connections_per_address_max
-        self.strangers_max = strangers_max
-        self.strangers_per_address_max = strangers_per_address_max
+        self.take_over(connections_max, connections_per_address_max, strangers_max, strangers_per_address_max)
         self.arrived = 0
         self.turned_away = 0
         self.strangers_cut = 0
@@ -71,6 +68,15 @@ class Census:
         self._by_address: Counter[str] = Counter()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+
+    def take_over(
+        self, connections_max: int, connections_per_address_max: int, strangers_max: int, strangers_per_address_max: int
+    ) -> None:
+        """These bounds, for whoever comes from now on."""
+        self.connections_max = connections_max
+        self.connections_per_address_max = connections_per_address_max
+        self.strangers_max = strangers_max
+        self.strangers_per_address_max = strangers_per_address_max
 
     def admit(self, address: str) -> Stay | None:
         """A place for a connection from this address (without the port); None when there is none."""

@@ -233,6 +233,11 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     return load_or_exit(ChatConfig, "CHATD", options, environ)
 
 
+def load_again(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> ChatConfig:
+    """What load() would give now. Raises SettingsError instead of ending the process."""
+    return read(parser("chatd", "").parse_args(argv).config, environ)
+
+
 def read(file: str | None, environ: Mapping[str, str] | None = None, data_dir: str | None = None) -> ChatConfig:
     """The same without a command line; `data_dir` overrides both sources. Raises SettingsError."""
     config = read_config(ChatConfig, "CHATD", file, environ)

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -30,7 +30,7 @@ from chatd.web.upgrade import WebSocketDoor
 from protocol.wire import BODY_BYTES_HARD_MAX, HEAD_BYTES, Limits
 
 TLS_HANDSHAKE_S_MAX = 10.0
-BACKLOG = 1024
+BACKLOG = 4096  # a node that restarts finds all of its clients waiting here; the kernel cuts it to net.core.somaxconn
 
 _log = structlog.get_logger("chatd.listener")
 _Serve = Callable[[asyncio.Transport, Stay], TcpWire | HttpConnection]
@@ -83,10 +83,22 @@ def server_tls(cert: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+class _Certificate:
+    """What new TLS handshakes of a port use. A handshake asks at its beginning, so the port stays open while it changes."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.current = context
+        context.sni_callback = self._choose  # called for clients that name no server too
+
+    def _choose(self, handshake: ssl.SSLObject, _name: str, _first: ssl.SSLContext) -> None:
+        handshake.context = self.current
+
+
 @dataclass(slots=True)
 class _Opened:
     servers: list[asyncio.Server] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
+    certificates: list[_Certificate | None] = field(default_factory=list)
 
     def close(self) -> None:
         for server in self.servers:
@@ -117,6 +129,7 @@ class Listeners:
         self._http = _Opened()
         self._tasks: set[asyncio.Task[None]] = set()
         self._view = shared_buffer()
+        self._service = self._http_service()
 
     @property
     def tcp_ports(self) -> list[int]:
@@ -133,9 +146,8 @@ class Listeners:
         try:
             for place in self._config.tcp:
                 await self._open(place, self._tcp, self._serve_tcp)
-            service = self._http_service()
             for place in self._config.http:
-                await self._open(place, self._http, lambda transport, stay: HttpConnection(transport, service, stay))
+                await self._open(place, self._http, self._serve_http)
         except BaseException:
             self._tcp.close()
             self._http.close()
@@ -147,6 +159,24 @@ class Listeners:
         """No new sessions: the TCP ports close, a WebSocket is told GOING_AWAY. HTTP goes on. May be called twice."""
         self._tcp.close()
         self._upgrade.is_open = False
+
+    def take_over(self, config: ListenerConfig) -> None:
+        """Limits, origins and certificates, for whoever comes from now on. Places stay as they are, open or closed, with
+        TLS or without."""
+        self._config = replace(config, tcp=self._config.tcp, http=self._config.http)
+        self._api.take_over(config.limits.body_bytes_max)
+        self._upgrade.admission = config.admission
+        self._service = self._http_service()
+        self.census.take_over(
+            config.connections_max,
+            config.connections_per_address_max,
+            config.strangers_max,
+            config.strangers_per_address_max,
+        )
+        for opened, places in ((self._tcp, config.tcp), (self._http, config.http)):
+            for certificate, place in zip(opened.certificates, places, strict=True):
+                if certificate is not None and place.tls is not None:
+                    certificate.current = place.tls
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -180,6 +210,7 @@ class Listeners:
         sock = place.inherited or _bind(place, reuse_port=config.reuse_port)
         tune_listening_socket(sock, config.transport)
         opened.ports.append(sock.getsockname()[1])
+        opened.certificates.append(_Certificate(place.tls) if place.tls else None)
         server = await asyncio.get_running_loop().create_server(
             lambda: _Arrival(self.census, serve),
             sock=sock,
@@ -192,6 +223,9 @@ class Listeners:
 
     def _serve_tcp(self, transport: asyncio.Transport, stay: Stay) -> TcpWire:
         return TcpWire(transport, self._door, self._view, self._config.transport, stay)
+
+    def _serve_http(self, transport: asyncio.Transport, stay: Stay) -> HttpConnection:
+        return HttpConnection(transport, self._service, stay)
 
     def _http_service(self) -> HttpService:
         return HttpService(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -28,10 +30,14 @@ from chatd.web.handshake import Admission
 from protocol.errors import Code
 
 TICK_S: Final = 1.0
+TICK_LATE_S_MAX: Final = 10.0
 LEASE_RENEWALS: Final = 3  # in one lease
 LEASE_RETRY_S: Final = 0.2
 GOAWAY_SESSIONS_STEP: Final = 200  # told at once; then the loop breathes
 CLOSE_S: Final = 0.5  # for the last frames to leave
+
+
+Inherited = Mapping[str, Sequence[socket.socket]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,11 @@ def new_node_id(name: str) -> str:
     return f"{name}:{time.time_ns() // 1_000_000:x}{os.urandom(2).hex()}"
 
 
-def _listening(config: ChatConfig) -> ListenerConfig:
+def _listening(config: ChatConfig, inherited: Inherited) -> ListenerConfig:
     limits = config.limits
     return ListenerConfig(
-        tcp=(_place(config.tcp),),
-        http=(_place(config.http),),
+        tcp=_places(config.tcp, inherited.get("tcp", ())),
+        http=_places(config.http, inherited.get("http", ())),
         limits=config.wire_limits(),
         admission=Admission(origins=frozenset(config.ws.allowed_origins)),
         connections_max=limits.connections_max,
@@ -69,9 +75,21 @@ def _listening(config: ChatConfig) -> ListenerConfig:
     )
 
 
-def _place(section: ListenSection) -> Place:
-    tls = server_tls(section.tls_cert, section.tls_key) if section.tls_cert and section.tls_key else None
-    return Place(section.host, section.port, tls)
+def _places(section: ListenSection, inherited: Sequence[socket.socket]) -> tuple[Place, ...]:
+    """Where the configuration says, unless a service manager handed sockets over."""
+    if inherited:
+        return tuple(Place(tls=_tls(section), inherited=sock) for sock in inherited)
+    return (Place(section.host, section.port, _tls(section)),)
+
+
+def _tls(section: ListenSection) -> ssl.SSLContext | None:
+    if section.tls_cert is None or section.tls_key is None:
+        return None
+    try:
+        return server_tls(section.tls_cert, section.tls_key)
+    except OSError as fault:  # includes ssl.SSLError
+        pair = f"{section.tls_cert} and {section.tls_key}"
+        raise StartFailed(f"{pair} are no certificate with its key: {fault.strerror or fault}") from fault
 
 
 @asynccontextmanager
@@ -85,10 +103,22 @@ async def _opened(listeners: Listeners) -> AsyncIterator[None]:
         yield
 
 
+@dataclass(slots=True)
+class _Open:
+    """A node whose doors are open."""
+
+    board: Switchboard
+    listeners: Listeners
+    ticked_s: float
+
+
 class Node:
     """`run` is its only task."""
 
-    def __init__(self, config: ChatConfig, links: Links, accounts: Accounts, log: Any) -> None:
+    def __init__(
+        self, config: ChatConfig, links: Links, accounts: Accounts, log: Any, inherited: Inherited | None = None
+    ) -> None:
+        """`inherited` are listening sockets by name ("tcp", "http"); they stand in place of the configured ones."""
         self.id = new_node_id(config.node)
         self._config = config
         self._links = links
@@ -96,6 +126,8 @@ class Node:
         self._log = log.bind(node=self.id)
         self._has_inbox = False
         self._is_over = False
+        self._inherited = inherited or {}
+        self._open: _Open | None = None
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[Listeners], Awaitable[None] | None]) -> None:
         """Serve until `stop` is set, then drain. `on_ready` is called when clients can connect."""
@@ -125,8 +157,9 @@ class Node:
         """Where clients and back ends come in."""
         metrics = self._metrics(board, postroom, lambda: listeners.census.statistics())
         office = Office(board, metrics, lambda: self._health(board))
-        listeners = Listeners(_listening(self._config), board, self._accounts, office)
+        listeners = Listeners(_listening(self._config, self._inherited), board, self._accounts, office)
         async with _opened(listeners):
+            self._open = _Open(board, listeners, board.now_s())
             yield listeners
 
     def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
@@ -181,6 +214,41 @@ class Node:
         while True:
             await asyncio.sleep(TICK_S)
             board.tick()
+            if self._open is not None:
+                self._open.ticked_s = board.now_s()
+
+    # --- what its operator asks
+
+    def take_over(self, config: ChatConfig) -> None:
+        """This configuration from now on, as far as it can change (chatd/reload.py). Raises StartFailed when a certificate
+        can not be used: then nothing changed."""
+        listening = _listening(config, self._inherited)
+        self._config = config
+        if self._open is not None:
+            self._open.listeners.take_over(listening)
+            limits = config.limits
+            self._open.board.take_over(config.wire_limits(), limits.outbox_bytes_max, limits.connections_max)
+
+    def status(self) -> str:
+        """One line for people."""
+        if self._open is None:
+            return "starts"
+        board = self._open.board
+        waiting = board.postbox.statistics()
+        amiss = [f"{part}: {said}" for part, said in self._health(board).items() if said != "up"]
+        return "; ".join(
+            [
+                f"{len(board.roster)} sessions on {len(self._open.listeners.census)} connections",
+                f"{waiting['waiting']:g} posts wait, {waiting['in_flight']:g} are on their way",
+                *amiss,
+            ]
+        )
+
+    def fault(self) -> str:
+        """Why this process should be started anew, "" when it should not."""
+        if self._open is None or self._open.board.now_s() - self._open.ticked_s < TICK_LATE_S_MAX:
+            return ""
+        return f"the sessions' clock has stood still for {TICK_LATE_S_MAX:g} s"
 
     # --- how it is
 

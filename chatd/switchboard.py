@@ -92,7 +92,7 @@ class Switchboard:
         """`store_fault()` says what became of the store that was known, while another stands in its place."""
         self.node = node
         self.store_fault = store_fault
-        self.limits = limits
+        self.take_over(limits, outbox_bytes_max, connections_max)
         self.counts = Counts()
         self.roster = Roster()
         self.gate = Gate()
@@ -105,8 +105,6 @@ class Switchboard:
         self.lease_ends_s = math.inf  # by our own clock
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
-        self._outbox_bytes_max = outbox_bytes_max
-        self._connections_max = connections_max
         self.logins = Logins(self, accounts)
         self._reads = asyncio.Semaphore(READS_MAX)
         self._dirty: set[Line] = set()
@@ -127,6 +125,12 @@ class Switchboard:
             ResumeReading: self._resume_reading,
             Close: self._close,
         }
+
+    def take_over(self, limits: Limits, outbox_bytes_max: int, connections_max: int) -> None:
+        """These limits, for sessions that begin from now on; what may wait for a slow reader, for all of them."""
+        self.limits = limits
+        self._outbox_bytes_max = outbox_bytes_max
+        self._connections_max = connections_max
 
     @staticmethod
     def now_ms() -> int:

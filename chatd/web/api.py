@@ -44,7 +44,7 @@ class Api:
         """`in_flight_max` requests are worked on at once, the next is told BUSY; one may take `answer_s_max`."""
         self._accounts = accounts
         self._back_office = back_office
-        self._payload_bytes_max = frame_body_bytes_max - HEAD_SLACK_BYTES
+        self.take_over(frame_body_bytes_max)
         self._in_flight_max = in_flight_max
         self._answer_s_max = answer_s_max
         self._in_flight = 0
@@ -58,6 +58,10 @@ class Api:
                 Route("GET", WS_PATH, self._no_upgrade),
             )
         )
+
+    def take_over(self, frame_body_bytes_max: int) -> None:
+        """Another limit, from the next request on."""
+        self._payload_bytes_max = frame_body_bytes_max - HEAD_SLACK_BYTES
 
     async def answer(self, request: Request) -> Response:
         """The response to one whole request."""

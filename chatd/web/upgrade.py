@@ -23,7 +23,7 @@ class WebSocketDoor:
         self, door: Door, admission: Admission, message_limits: MessageLimits, transport_limits: TransportLimits
     ) -> None:
         self._door = door
-        self._admission = admission
+        self.admission = admission
         self._message_limits = message_limits
         self._transport_limits = transport_limits
         self.is_open = True  # False: this server stops, and tells newcomers so
@@ -36,7 +36,7 @@ class WebSocketDoor:
         """See Upgrade."""
         if not self.is_open:
             return problem_of(Code.GOING_AWAY)
-        return refuse_handshake(request, self._admission)
+        return refuse_handshake(request, self.admission)
 
     def switch(self, transport: asyncio.Transport, request: Request, rest: bytes, stay: Stay) -> None:
         """See Upgrade. Answers 101, and gives the new wire what came in behind the head."""
