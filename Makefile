@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: docs help venv run test check format cluster demo bench-quick chaos chaos-quick sim services browser clean
+.PHONY: docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -57,9 +58,14 @@ cluster: $(READY) services ## private Redis and RabbitMQ, two chatd, two brokerd
 demo: $(READY) services ## a conversation of thousands of lines, on the embedded server and on the cluster, with a server killed
 	@exec $(BIN)/python -m bench.demo
 
-bench-quick: $(READY) services ## throughput of both modes, in half a minute each
-	$(BIN)/python -m bench throughput --mode embedded
-	$(BIN)/python -m bench throughput --mode cluster
+$(BENCH_READY): $(READY)
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]' && touch $@ || echo "no network? the bench runs on without its report and without profiles"
+
+bench: $(BENCH_READY) services ## every scenario, a quarter of an hour; bench/out/latest.{json,html}
+	$(BIN)/python -m bench run
+
+bench-quick: $(BENCH_READY) services ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
+	$(BIN)/python -m bench quick
 
 chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -1,45 +1,57 @@
-"""`python -m bench throughput|latency --mode embedded|cluster`"""
+"""`python -m bench`: run scenarios, or one of your own; compare two runs; look inside."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import uvloop
+from bench import output
+from bench.plan import CORE, FULL, QUICK, Scenario, Servers
+from bench.runner import Runner
 
-from bench import latency, throughput
-from bench.processes import Chatd
-from bench.tokens import Mint
-
-T = TypeVar("T")
+EXIT_USAGE = 2
 
 
 def main() -> int:
     """The command line."""
-    options = _parser().parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="chatd-bench-"))
-    try:
-        mint = Mint(folder / "chatd")
-        with _servers(options, folder) as (ports, pids):
-            measure = _latency if options.command == "latency" else _throughput
-            is_good, text, figures = measure(options, ports, mint, pids)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(figures) if options.json else text)
-    return 0 if is_good else 1
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("bench", description="a black box that knows the wire and nothing else")
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, says in (("quick", "the figures, in less than three minutes"), ("run", "every scenario, or those that are named")):  # fmt: skip
+        command = commands.add_parser(name, help=says)
+        command.add_argument("--repeats", type=int, default=3 if name == "quick" else 1, help="in turn (%(default)s)")
+        command.add_argument(
+            "--out", type=Path, default=output.LATEST, help="the JSON (default: bench/out/latest.json)"
+        )
+        command.add_argument("--no-hold", action="store_true", help="let the processor fall into idle states")
+        command.add_argument("--seconds", type=float, help="measured in each scenario, instead of the plan's")
+        if name == "run":
+            command.add_argument("scenario", nargs="*", help="names, or beginnings of names (default: all)")
+            command.add_argument("--list", action="store_true", help="list the scenarios")
+    _one_scenario(commands)
+    parser_compare = commands.add_parser("compare", help="judge two runs by ratios, with their noise")
+    parser_compare.add_argument("before", type=Path)
+    parser_compare.add_argument("after", type=Path)
+    commands.add_parser("stages", help="each stage of a message's walk: ns and allocations", add_help=False)
+    options, others = parser.parse_known_args()
+    if options.command == "stages":
+        return subprocess.call([sys.executable, "-m", "bench.inside.stages", *others])
+    if others:
+        parser.error(f"unknown: {' '.join(others)}")
+    if options.command == "compare":
+        from bench.compare import compare
+
+        return compare(options.before, options.after)
+    return _run(options)
+
+
+def _one_scenario(commands: Any) -> None:
     put = commands.add_parser("throughput", help="delivered and acknowledged messages a second, CPU by process")
     put.add_argument("--window", type=int, default=32, help="unaccepted messages a sender (default: %(default)s)")
     slow = commands.add_parser("latency", help="percentiles at a fixed rate, open loop")
@@ -50,50 +62,69 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--payload", type=int, default=100, help="bytes (default: %(default)s)")
         command.add_argument("--seconds", type=float, default=8.0, help="measured, after 2 s of warm-up (%(default)s)")
         command.add_argument("--fsync", choices=("always", "everysec"), default="always", help="Redis (%(default)s)")
-        command.add_argument("--nodes", type=int, default=2, help="chatd in the cluster (default: %(default)s)")
-        command.add_argument("--brokers", type=int, default=1, help="brokerd in the cluster (default: %(default)s)")
-        command.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+        command.add_argument("--transport", choices=("tcp", "ws"), default="tcp")
+        command.add_argument("--repeats", type=int, default=1, help="(%(default)s)")
+        command.add_argument("--no-hold", action="store_true", help="let the processor fall into idle states")
+        command.add_argument("--out", type=Path, help="write the JSON there")
 
 
-@contextmanager
-def _servers(options: argparse.Namespace, folder: Path) -> Iterator[tuple[list[int], dict[str, int]]]:
-    """The server's TCP ports, and the pids whose CPU counts."""
-    if options.mode == "embedded":
-        server = Chatd(folder / "chatd")
-        server.start()
-        try:
-            yield [server.tcp_port], {"chatd": server.pid}
-        finally:
-            server.stop()
-    else:
-        from bench.cluster import Cluster
-
-        with Cluster(folder, nodes=options.nodes, brokers=options.brokers, fsync=options.fsync) as cluster:
-            yield [node.tcp_port for node in cluster.nodes], cluster.pids
-
-
-def _throughput(
-    options: argparse.Namespace, ports: list[int], mint: Mint, pids: Mapping[str, int]
-) -> tuple[bool, str, dict[str, object]]:
-    plan = throughput.Plan(options.pairs, options.window, options.payload, seconds=options.seconds)
-    result = _run(throughput.run(plan, ports, mint, pids))
-    title = f"{options.mode}, {plan.pairs} pairs, window {plan.window}"
-    return throughput.is_good(result), throughput.told(title, result), throughput.as_dict(result)
+def _plan(options: argparse.Namespace) -> tuple[Scenario, ...]:
+    if options.command == "quick":
+        return QUICK
+    if options.command == "run":
+        wanted: Sequence[str] = options.scenario
+        return tuple(one for one in FULL if not wanted or any(one.name.startswith(name) for name in wanted))
+    is_everysec = options.mode == "cluster" and options.fsync == "everysec"
+    servers: Servers = "cluster-everysec" if is_everysec else options.mode
+    rate = getattr(options, "rate", 0.0)
+    name = f"{options.mode} at {rate:g}" if rate else options.mode
+    return (
+        Scenario(
+            name, options.command, servers, pairs=options.pairs, window=getattr(options, "window", 1),
+            payload_bytes=options.payload, transport=options.transport, rate=rate, seconds=options.seconds,
+        ),
+    )  # fmt: skip
 
 
-def _latency(
-    options: argparse.Namespace, ports: list[int], mint: Mint, pids: Mapping[str, int]
-) -> tuple[bool, str, dict[str, object]]:
-    work = latency.run(options.rate, options.pairs, options.payload, 2.0, options.seconds, ports, mint, pids)
-    result = _run(work)
-    title = f"{options.mode}, {options.pairs} pairs"
-    return throughput.is_good(result), latency.told(title, result), latency.as_dict(result)
+def _run(options: argparse.Namespace) -> int:
+    plan = _plan(options)
+    if getattr(options, "list", False) or not plan:
+        print("\n".join(scenario.name for scenario in plan or FULL))
+        return 0 if plan else EXIT_USAGE
+    if options.command in ("quick", "run") and options.seconds:
+        from dataclasses import replace
+
+        plan = tuple(replace(scenario, seconds=options.seconds) for scenario in plan)
+    folder = Path(tempfile.mkdtemp(prefix="chatd-bench-"))
+    start_s = time.monotonic()
+    try:
+        results = Runner(plan, options.repeats, folder, may_hold=not options.no_hold).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    settings = {"command": options.command, "repeats": options.repeats, "may_hold": not options.no_hold}
+    told = output.document(plan, results, settings, time.monotonic() - start_s)
+    print(output.tables(plan, results))
+    core = {scenario.name for scenario in CORE}
+    print("\n" + output.process_table([one for one in plan if one.name in core or len(plan) == 1], results))
+    if told["ratios"]:
+        print("\nto the floors: " + ", ".join(f"{name} {value:g}" for name, value in told["ratios"].items()))
+    if options.out is not None:
+        output.write(told, options.out)
+        print(f"\n{told['seconds']:.0f} s; {options.out}" + _reported(told, options.out))
+    wrong = output.faults(results)
+    print("".join(f"\nwrong: {line}" for line in wrong), end="\n" if wrong else "")
+    return 1 if wrong else 0
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+def _reported(told: dict[str, Any], path: Path) -> str:
+    """Also as a page, where the library that draws is there."""
+    try:
+        from bench.report import page
+    except ImportError as missing:
+        return f" (no report: {missing.name} is missing; pip install -e '.[bench]')"
+    report = path.with_suffix(".html")
+    report.write_text(page(told), encoding="utf-8")
+    return f", {report}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -30,8 +30,13 @@ class Cluster:
         brokers: int = BROKERS,
         fsync: Fsync = "always",
         lease_s: int = 15,
+        env: Mapping[str, str] | None = None,
+        modules: tuple[str, str] = ("chatd", "brokerd"),
     ) -> None:
+        """`env` is for every chatd; `modules` are what is run as chatd and brokerd."""
         self.folder = folder
+        self._env = dict(env or {})
+        self._modules = modules
         self.redis = RedisServer(folder / "redis", appendfsync=fsync)
         self.rabbit = RabbitServer(folder / "rabbit")
         self._lease_s = lease_s
@@ -55,11 +60,16 @@ class Cluster:
             env = {f"CHATD_{key}": value for key, value in shared.items()} | {
                 "CHATD_MODE": "cluster",
                 "CHATD_LEASE_S": str(self._lease_s),
+                **self._env,
             }
             self.nodes.append(Chatd(self.folder / "chatd", f"chatd{number}", env))
         for number in range(1, self._counts[1] + 1):
             env = {f"BROKERD_{key}": value for key, value in shared.items()}
             self.brokers.append(Brokerd(self.folder / "brokerd", f"brokerd{number}", env))
+        for node in self.nodes:
+            node.module = self._modules[0]
+        for broker in self.brokers:
+            broker.module = self._modules[1]
         for daemon in (*self.brokers, *self.nodes):
             daemon.begin()
         for daemon in (*self.brokers, *self.nodes):

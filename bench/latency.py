@@ -6,56 +6,34 @@ sends at its own even pace; both times, of ACCEPTED and of the delivery, count f
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
 import msgpack
 from hdrh.histogram import HdrHistogram
 
+from bench.crowd import Crowd, Target
+from bench.meter import Meter, own_cpu_us, server_cpu_us
+from bench.pace import Pace
+from bench.plan import Scenario
 from bench.swarm import Receiver, Sender
-from bench.throughput import cpu_s, drain, join_all, judge
-from bench.tokens import Mint
+from bench.throughput import difference, per_message
 from protocol.wire import Type
 
 LATENCY_US_MAX: Final = 60_000_000
-PERCENTILES: Final = {"p50": 50.0, "p99": 99.0, "p99_9": 99.9}
+PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
 _ACCEPTED: Final = int(Type.ACCEPTED)
 _DELIVER: Final = int(Type.DELIVER)
 
 
-@dataclass(slots=True)
-class Result:
-    """Milliseconds by percentile; `late_ms_max`: how far the swarm itself fell behind its plan."""
-
-    rate: float = 0.0
-    sent: int = 0
-    delivered: int = 0
-    lost: int = 0
-    duplicates: int = 0
-    misordered: int = 0
-    errors: list[str] = field(default_factory=list)
-    accepted_ms: dict[str, float] = field(default_factory=dict)
-    delivered_ms: dict[str, float] = field(default_factory=dict)
-    late_ms_max: float = 0.0
-    cpu_us: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def server_cpu_us(self) -> float:
-        """All but the swarm."""
-        return sum(us for name, us in self.cpu_us.items() if name != "swarm")
-
-
 class Book:
-    """When each message of a pair was meant to leave; the histograms of all pairs."""
+    """The histograms of all pairs. What was meant to leave before `from_s` is warm-up."""
 
     def __init__(self) -> None:
         self.accepted = HdrHistogram(1, LATENCY_US_MAX, 3)
         self.delivered = HdrHistogram(1, LATENCY_US_MAX, 3)
-        self.from_s = 0.0  # what was meant to leave before is warm-up
+        self.from_s = 0.0
 
 
 class PacedSender(Sender):
@@ -99,78 +77,55 @@ class TimedReceiver(Receiver):
                 self.book.delivered.record_value(max(1, int((time.monotonic() - meant_s) * 1e6)))
 
 
-async def run(
-    rate: float, pairs: int, payload_bytes: int, warmup_s: float, seconds: float,
-    ports: list[int], mint: Mint, pids: Mapping[str, int],
-) -> Result:  # fmt: skip
-    """`rate` messages a second over all pairs, for `seconds` behind the warm-up."""
-    everybody = {**pids, "swarm": os.getpid()}
-    cid, book, names = int(time.time() * 1e6), Book(), f"l{int(time.time())}x"
+async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
+    """`plan.rate` messages a second over all pairs, for `plan.seconds` behind the warm-up."""
+    book = Book()
+    crowd, senders = _crowd(plan, target, names, book)
+    await crowd.join(target, plan.transport)
+    delivered_before, counters_before = 0, target.counters()
+    pace, meter = Pace(plan.rate, plan.warmup_s + plan.seconds), Meter(target.pids)
+    book.from_s = pace.start_s + plan.warmup_s
+    async for number, meant_s in pace.times():
+        if not meter.is_running and meant_s >= book.from_s:
+            delivered_before = crowd.delivered
+            meter.start()
+        senders[number % plan.pairs].send_at(meant_s)
+    drain_s = await crowd.drain()
+    delivered = crowd.delivered - delivered_before
+    processes = meter.stop(delivered)
+    counters = difference(target.counters(), counters_before)
+    verdict = crowd.judge()
+    crowd.close()
+    return {
+        "rate": plan.rate,
+        "accepted_ms": percentiles(book.accepted),
+        "delivered_ms": percentiles(book.delivered),
+        "late_ms": percentiles(pace.late),
+        "server_cpu_us": round(server_cpu_us(processes), 3),
+        "own_cpu_us": round(own_cpu_us(processes), 3),
+        "drain_s": round(drain_s, 3),
+        "per_message": per_message(counters, verdict.delivered),
+        "processes": processes,
+        **asdict(verdict),
+    }
+
+
+def _crowd(plan: Scenario, target: Target, names: str, book: Book) -> tuple[Crowd, list[PacedSender]]:
+    cid = int(time.time() * 1e6)
     senders, receivers = [], []
-    for number in range(pairs):
+    for number in range(plan.pairs):
         to, user = f"{names}r{number}", f"{names}s{number}"
-        receiver = TimedReceiver(to, mint.token(to), payload_bytes)
-        sender = PacedSender(user, mint.token(user), to, payload_bytes, 1, cid)
+        receiver = TimedReceiver(to, target.token(to), plan.payload_bytes)
+        sender = PacedSender(user, target.token(user), to, plan.payload_bytes, 1, cid)
         meant_s: list[float] = []
         sender.pace(book, meant_s, cid)
         receiver.pace(book, meant_s)
         senders.append(sender)
-        receivers.append(receiver)
-    await join_all(receivers, ports[-1])
-    await join_all(senders, ports[0])
-    start_s = time.monotonic() + 0.1
-    book.from_s = start_s + warmup_s
-    result = Result(rate=rate)
-    cpu_before: dict[str, float] = {}
-    measured_before = 0
-    total, step_s = int(rate * (warmup_s + seconds)), 1 / rate
-    for number in range(total):
-        meant_at_s = start_s + number * step_s
-        wait_s = meant_at_s - time.monotonic()
-        if wait_s > 0.0002:  # finer than the loop's timer: send what is due together
-            await asyncio.sleep(wait_s)
-        elif number % 16 == 0:
-            await asyncio.sleep(0)
-        if not cpu_before and meant_at_s >= book.from_s:
-            cpu_before = {name: cpu_s(pid) for name, pid in everybody.items()}
-            measured_before = sum(peer.delivered for peer in receivers)
-        result.late_ms_max = max(result.late_ms_max, (time.monotonic() - meant_at_s) * 1e3)
-        senders[number % pairs].send_at(meant_at_s)
-    await drain(senders, receivers)
-    delivered = sum(peer.delivered for peer in receivers) - measured_before
-    result.cpu_us = {name: (cpu_s(pid) - cpu_before[name]) / max(1, delivered) * 1e6 for name, pid in everybody.items()}
-    result.sent = total
-    judge(result, senders, receivers)
-    result.accepted_ms, result.delivered_ms = _percentiles(book.accepted), _percentiles(book.delivered)
-    for peer in (*senders, *receivers):
-        peer.close()
-    return result
+        receivers.append([receiver])
+    return Crowd(senders, receivers), senders
 
 
-def _percentiles(histogram: HdrHistogram) -> dict[str, float]:
+def percentiles(histogram: HdrHistogram) -> dict[str, float]:
+    """Milliseconds by percentile, and the largest."""
     values = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in PERCENTILES.items()}
     return {**values, "max": histogram.get_max_value() / 1000}
-
-
-def told(title: str, result: Result) -> str:
-    """For people."""
-
-    def row(name: str, values: dict[str, float]) -> str:
-        return f"  {name}: " + ", ".join(f"{at} {ms:.2f}" for at, ms in values.items()) + " ms"
-
-    cpu = ", ".join(f"{name} {us:.0f}" for name, us in result.cpu_us.items())
-    lines = [
-        f"{title}: {result.rate:,.0f} messages a second, open loop, from the intended time",
-        row("accepted", result.accepted_ms),
-        row("delivered", result.delivered_ms),
-        f"  CPU µs a message: {cpu}; all server processes {result.server_cpu_us:.0f}",
-        f"  the swarm itself was at most {result.late_ms_max:.1f} ms behind its plan",
-        f"  lost {result.lost}, duplicates {result.duplicates}, misordered {result.misordered}",
-    ]
-    lines += [f"  error: {error}" for error in result.errors]
-    return "\n".join(lines)
-
-
-def as_dict(result: Result) -> dict[str, object]:
-    """For machines."""
-    return {**asdict(result), "server_cpu_us": result.server_cpu_us}

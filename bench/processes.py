@@ -31,7 +31,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """In a child, before it becomes its program: it is told to end when this thread does."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -69,7 +70,7 @@ class Daemon:
                 env={**os.environ, **self.env},
                 stdout=subprocess.PIPE,
                 stderr=log,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
                 start_new_session=True,  # Ctrl-C is for us: we stop them in order
             )
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import msgpack
 
@@ -19,26 +18,44 @@ from protocol.wire import CREDIT_MAX, HEAD, HEAD_BYTES, Scheme, Type
 _COUNTER: Final = struct.Struct(">Q")
 _ACK: Final = HEAD.pack  # body 0 bytes
 _SEND, _ACCEPTED, _DELIVER, _ERROR = int(Type.SEND), int(Type.ACCEPTED), int(Type.DELIVER), int(Type.ERROR)
-_WELCOME, _ACKED = int(Type.WELCOME), int(Type.ACK)
+_WELCOME, _ACKED, _DRAINED = int(Type.WELCOME), int(Type.ACK), int(Type.DRAINED)
+NEVER: Final = 1 << 62  # a sender's limit when it has none
+
+
+class Out(Protocol):
+    """What a peer needs of a transport."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def close(self) -> None:
+        """The end."""
 
 
 class Peer(asyncio.Protocol):
-    """One device: logs in, then hands every whole frame to `frame`. `ready` is done at WELCOME."""
+    """One device: logs in, then hands every whole frame to `frame`. `ready` is done at WELCOME, `drained` when what
+    waited for it has come."""
 
-    def __init__(self, user: str, token: str) -> None:
+    def __init__(self, user: str, token: str, device: str = "bench") -> None:
+        loop = asyncio.get_running_loop()
         self.user = user
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.drained: asyncio.Future[None] = loop.create_future()
         self.errors: list[str] = []
-        self.transport: asyncio.Transport
+        self.transport: Out
         self._hello = encode(
-            Hello(0, 0, 0, (), user, "bench", int(Scheme.TOKEN), token, b"", CREDIT_MAX, {"client": "bench"})
+            Hello(0, 0, 0, (), user, device, int(Scheme.TOKEN), token, b"", CREDIT_MAX, {"client": "bench"})
         )
         self._kept = b""
         self.is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
-        self.transport.write(OUR_PREFACE + self._hello)
+        self.begin_on(cast(asyncio.Transport, transport), preface=True)  # uvloop's is not a subclass
+
+    def begin_on(self, transport: Out, *, preface: bool) -> None:
+        """Log in on a connection that stands."""
+        self.transport = transport
+        self.transport.write(OUR_PREFACE + self._hello if preface else self._hello)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ready.done():
@@ -64,6 +81,9 @@ class Peer(asyncio.Protocol):
         """One frame; its body is data[at:stop]."""
         if type_ == _WELCOME:
             self.ready.set_result(None)
+        elif type_ == _DRAINED:
+            if not self.drained.done():
+                self.drained.set_result(None)
         elif type_ == _ERROR:
             self.errors.append(str(msgpack.unpackb(data[at:stop])))
 
@@ -77,10 +97,13 @@ class Peer(asyncio.Protocol):
 
 
 class Sender(Peer):
-    """Keeps `window` messages unaccepted until told to stop."""
+    """Keeps `window` messages unaccepted until told to stop, or until `left` are sent."""
 
-    def __init__(self, user: str, token: str, to: str, payload_bytes: int, window: int, cid: int) -> None:
+    def __init__(
+        self, user: str, token: str, to: str, payload_bytes: int, window: int, cid: int, left: int = NEVER
+    ) -> None:
         super().__init__(user, token)
+        self._left = left
         self._window = window
         self._pad = bytes(payload_bytes - _COUNTER.size)
         to_bytes, payload_head = msgpack.packb(to), msgpack.packb(bytes(payload_bytes))[:-payload_bytes]
@@ -108,8 +131,11 @@ class Sender(Peer):
 
     def turn(self) -> None:
         if self._free and self.is_sending:
-            self.send(self._free)
+            count = min(self._free, self._left)
+            self._left -= count
             self._free = 0
+            if count:
+                self.send(count)
 
     def send(self, count: int) -> None:
         """`count` messages in one write."""
@@ -127,10 +153,8 @@ class Sender(Peer):
 class Receiver(Peer):
     """Acknowledges once a read, and checks what it gets: every counter once, in order."""
 
-    def __init__(
-        self, user: str, token: str, payload_bytes: int, on_delivery: Callable[[], None] | None = None
-    ) -> None:
-        super().__init__(user, token)
+    def __init__(self, user: str, token: str, payload_bytes: int, device: str = "bench") -> None:
+        super().__init__(user, token, device)
         self._payload_bytes = payload_bytes
         self._next = 0
         self._seq = 0

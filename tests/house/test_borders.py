@@ -14,13 +14,17 @@ MAY_IMPORT = {
     "chatd": {"chatd", "brokerd", "protocol"},
     "bench": {"bench", "protocol"},  # it measures from outside, as a client
 }
+LOOKS_INSIDE = "bench/inside/"  # may import everything, and is only ever run as a process by the rest of the bench
 IMPURE = {"asyncio", "time", "random", "logging", "socket", "structlog", "threading", "select", "ssl"}
 PURE_CORES = ("brokerd/route.py", "chatd/feed.py", "chatd/session.py", "chatd/posts.py", "chatd/effects.py")
 LINKS = re.compile(r"brokerd\.links(\.|$)")
 COMPOSITIONS = {
     "brokerd/__main__.py", "chatd/__main__.py", "chatd/embedded.py", "chatd/cluster.py", "chatd/stores.py",
 }  # fmt: skip
-SYNTAX_ONLY = ("brokerd.links.resp_url", "brokerd.links.amqp_url")  # how an address is written: the configuration checks it
+SYNTAX_ONLY = (
+    "brokerd.links.resp_url",
+    "brokerd.links.amqp_url",
+)  # how an address is written: the configuration checks it
 TECHNOLOGIES = {"aiormq", "pamqp", "hiredis", "sqlite3", "redis", "aio_pika"}
 
 
@@ -35,6 +39,18 @@ def test_a_package_knows_only_those_below_it(package: str) -> None:
         for source in sources(package)
         for line, name in source.imports()
         if root(name) in (*PACKAGES, "tests") and root(name) not in MAY_IMPORT[package]
+        if not (source.path.startswith(LOOKS_INSIDE) and root(name) in PACKAGES)
+    ]
+    assert wrong == []
+
+
+def test_the_bench_stays_a_black_box_and_runs_what_looks_inside_as_a_process() -> None:
+    wrong = [
+        f"{source.path}:{line} imports {name}"
+        for source in sources("bench")
+        if not source.path.startswith(LOOKS_INSIDE)
+        for line, name in source.imports()
+        if name.startswith("bench.inside")
     ]
     assert wrong == []
 

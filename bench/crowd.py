@@ -1,0 +1,99 @@
+"""The crowd of one scenario: senders, each with a receiver of one or more devices. It joins, is drained, and is judged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bench.pace import wait_until
+from bench.swarm import Peer, Receiver, Sender
+from bench.transports import Door, Transport, connect
+
+DRAIN_S_MAX: Final = 20.0  # an accepted message that has not come by then is lost
+LOGINS_AT_ONCE: Final = 50
+ERRORS_TOLD_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Servers to load: `doors` of the chatd (senders at the first, receivers at the last), the pids whose CPU counts,
+    what they count themselves, and RabbitMQ's address where there is one."""
+
+    doors: Sequence[Door]
+    pids: dict[str, int]
+    counters: Callable[[], dict[str, float]]
+    token: Callable[[str], str]
+    rabbit_url: str = ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What matters more than speed."""
+
+    accepted: int = 0
+    delivered: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    misordered: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+class Crowd:
+    """`receivers[n]` are the devices of the user to whom `senders[n]` sends."""
+
+    def __init__(self, senders: Sequence[Sender], receivers: Sequence[Sequence[Receiver]]) -> None:
+        self.senders = senders
+        self.receivers = receivers
+        self.devices = [device for devices in receivers for device in devices]
+
+    async def join(self, target: Target, transport: Transport) -> None:
+        """Everybody logs in."""
+        await join_all(self.devices, target.doors[-1], transport)
+        await join_all(self.senders, target.doors[0], transport)
+
+    @property
+    def delivered(self) -> int:
+        """So far, to all devices."""
+        return sum(device.delivered for device in self.devices)
+
+    @property
+    def expected(self) -> int:
+        """What all devices will have got once everything sent has come."""
+        pairs = zip(self.senders, self.receivers, strict=True)
+        return sum(sender.sent * len(devices) for sender, devices in pairs)
+
+    async def drain(self) -> float:
+        """Wait until all that was sent has come; a message on its way is not a lost one. How long that took, in s."""
+        return await wait_until(lambda: self.delivered >= self.expected, DRAIN_S_MAX)
+
+    def judge(self) -> Verdict:
+        """Count what was accepted and did not come, came twice, or came out of order."""
+        pairs = [(sender, device) for sender, many in zip(self.senders, self.receivers, strict=True) for device in many]
+        everybody: list[Peer] = [*self.senders, *self.devices]
+        return Verdict(
+            accepted=sum(sender.accepted for sender in self.senders),
+            delivered=self.delivered,
+            lost=sum(max(0, sender.accepted - device.delivered) for sender, device in pairs),
+            duplicates=sum(device.duplicates for device in self.devices),
+            misordered=sum(device.misordered for device in self.devices),
+            errors=[error for peer in everybody for error in peer.errors][:ERRORS_TOLD_MAX],
+        )
+
+    def close(self) -> None:
+        """Everybody leaves."""
+        for peer in (*self.senders, *self.devices):
+            peer.close()
+
+
+async def join_all(peers: Sequence[Peer], door: Door, transport: Transport, at_once: int = LOGINS_AT_ONCE) -> None:
+    """Connect and log in, some at a time."""
+    turns = asyncio.Semaphore(at_once)
+
+    async def join(peer: Peer) -> None:
+        async with turns:
+            await connect(peer, door, transport)
+            await peer.ready
+
+    await asyncio.gather(*map(join, peers))
