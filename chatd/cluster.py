@@ -10,6 +10,7 @@ from typing import Any
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
 from brokerd.links.redis import RedisStore
 from brokerd.links.redis_traces import RedisTraces
+from brokerd.links.redis_watch import RedisWatch
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from brokerd.tracing import HopBuffer, Sample
@@ -38,14 +39,17 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
     hops = HopBuffer(traces, log)
 
+    watch = RedisWatch(redis, log)
+
     def health() -> dict[str, str]:
         return {
-            "rabbitmq": "up" if publishing.is_ready and consuming.is_ready else "not connected",
-            "redis": redis.state,
+            "rabbitmq": publishing.state if publishing.state != "up" else consuming.state,
+            "redis": redis.state if redis.state != "up" else watch.state,
         }
 
     async with asyncio.TaskGroup() as tasks:
         redis_task, hops_task = tasks.create_task(redis.run()), tasks.create_task(hops.run())
+        watch_task = tasks.create_task(watch.run())
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         yield Links(
@@ -56,6 +60,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             register=store,
             health=health,
             store_fault=lambda: redis.changed,
+            store_full=lambda: watch.full,
             statistics={
                 "rabbitmq": publishing.statistics,
                 "inbound": inbound.statistics,
@@ -70,5 +75,6 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
         await publishing.close()
         await consuming.close()
         hops_task.cancel()
+        watch_task.cancel()
         await hops.flush()
         redis_task.cancel()

@@ -65,9 +65,11 @@ Effect = Login | PostEntry | PostSignal | Acknowledge | ReadQueue | AskHead | Ho
 
 
 class Gate:
-    """Whether posts are taken now. One for all sessions of a node; the postbox moves it."""
+    """Whether posts are taken now. One for all sessions of a node; the postbox moves it, and the node says why the store is
+    full ("" = it is not)."""
 
-    __slots__ = ("is_open",)
+    __slots__ = ("is_open", "store_full")
 
     def __init__(self) -> None:
         self.is_open = True
+        self.store_full = ""

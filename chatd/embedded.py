@@ -60,6 +60,7 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
                 tasks.create_task(sweeper.run()),
                 tasks.create_task(hops.run()),
                 tasks.create_task(tray.run()),
+                tasks.create_task(store.watch()),
             ]
             yield Links(
                 inbound=queue,
@@ -67,8 +68,12 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
                 inbox=nodes,
                 sent_queue=store,
                 register=register,
-                health=lambda: {"queue": "up" if queue.is_ready else "full", "store": identity.fault() or "up"},
+                health=lambda: {
+                    "queue": "up" if queue.is_ready else "full",
+                    "store": identity.fault() or store.trouble or "up",
+                },
                 store_fault=identity.fault,
+                store_full=lambda: store.trouble,
                 statistics={"broker": broker.statistics, "queue": queue.statistics, "traces": hops.statistics},
                 sample=sample,
                 hops=hops,

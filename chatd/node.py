@@ -51,6 +51,7 @@ class Links:
     register: Register
     health: Callable[[], Mapping[str, str]]
     store_fault: Callable[[], str] = lambda: ""  # what became of the store that was known, while another answers
+    store_full: Callable[[], str] = lambda: ""  # why the store takes no new messages, "" = it takes them
     statistics: Mapping[str, Source] = field(default_factory=dict)
     sample: Sample = field(default_factory=lambda: Sample(0))
     hops: HopBuffer | None = None  # None: nothing is traced
@@ -213,6 +214,7 @@ class Node:
     async def _tick(self, board: Switchboard) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            board.gate.store_full = self._links.store_full()
             board.tick()
             if self._open is not None:
                 self._open.ticked_s = board.now_s()

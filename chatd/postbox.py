@@ -210,9 +210,8 @@ class Postbox:
         if self._inbound.is_ready:
             self._shut_since_s = None
             self.flush()
-            self._gate.is_open = (
-                self._waiting <= WAITING_POSTS_MAX // 2 and self._waiting_bytes <= WAITING_BYTES_MAX // 2
-            )
+            has_room = self._waiting <= WAITING_POSTS_MAX // 2 and self._waiting_bytes <= WAITING_BYTES_MAX // 2
+            self._gate.is_open = has_room and not self._gate.store_full
             return
         if self._shut_since_s is None:
             self._shut_since_s = now_s

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from brokerd.crash_points import crash_point
-from brokerd.ports import Inbound, LinkDown, Nodes, Register, SentQueue
+from brokerd.ports import Ack, Inbound, LinkDown, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
 from chatd.effects import (
     Acknowledge,
@@ -111,6 +111,7 @@ class Switchboard:
         self._pinged: list[Line] = []
         self._is_aging = False  # ACKs wait in the postbox, and a timer is on its way for them
         self._stalled: set[Line] = set()  # whose read failed: the store is down
+        self._acked: dict[tuple[str, str], int] = {}  # while the store is full; for ACK_WAIT_S at most
         self._woken = False
         self._ids = itertools.count(1)
         self.now_s: Callable[[], float] = self._loop.time
@@ -229,6 +230,10 @@ class Switchboard:
         _ack_read()
         self.counts.acks += 1
         self.postbox.ack(line.session.user, line.session.device, effect.seq)
+        if self.gate.store_full:
+            if not self._acked:
+                self._loop.call_later(ACK_WAIT_S, lambda: self.spawn(self._acknowledge_now()))
+            self._acked[line.session.user, line.session.device] = effect.seq
         if not self._is_aging:
             self._is_aging = True
             self._loop.call_later(ACK_WAIT_S / 2, self._age_acks)
@@ -238,6 +243,16 @@ class Switchboard:
         if self._is_aging:
             self._loop.call_later(ACK_WAIT_S / 2, self._age_acks)
         self.wake()
+
+    async def _acknowledge_now(self) -> None:
+        """The store is full, and ACKs make room in it; in their shard they may stand behind messages that wait for it.
+        So they go there directly as well. What is owed for them is found when they come by the shard."""
+        acked, self._acked = self._acked, {}
+        try:
+            acks = [Ack(user, device, seq, 0) for (user, device), seq in acked.items()]
+            await self.sent_queue.acknowledge(acks, self.now_ms())
+        except LinkDown as down:
+            self.log.info("acks_put_off", error=str(down))
 
     @property
     def is_idle(self) -> bool:

@@ -155,18 +155,21 @@ class ChannelReader:
 
 
 class ControlReader:
-    """Reads channel 0 along with aiormq: whether the broker takes no publishes for now (an alarm)."""
+    """Reads channel 0 along with aiormq: whether the broker takes no publishes for now, and for which alarm ("" = none)."""
 
     __slots__ = ("_on_blocked",)
 
-    def __init__(self, on_blocked: Callable[[bool], None]) -> None:
+    def __init__(self, on_blocked: Callable[[str], None]) -> None:
         self._on_blocked = on_blocked
 
     def take(self, kind: int, data: bytes, at: int, stop: int) -> bool:
         if kind == METHOD and stop - at >= 4:
             (method,) = _U32.unpack_from(data, at)
-            if method in (CONNECTION_BLOCKED, CONNECTION_UNBLOCKED):
-                self._on_blocked(method == CONNECTION_BLOCKED)
+            if method == CONNECTION_BLOCKED:
+                words = data[at + 5 : min(stop, at + 5 + data[at + 4])] if stop - at > 4 else b""
+                self._on_blocked(words.decode(errors="replace") or "an alarm")
+            elif method == CONNECTION_UNBLOCKED:
+                self._on_blocked("")
         return False
 
 

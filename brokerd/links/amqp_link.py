@@ -134,6 +134,13 @@ class RabbitLink:
         """Whether the connection stands and every member has its channel."""
         return self._wire is not None and not self._due
 
+    @property
+    def state(self) -> str:
+        """For people: "up", "not connected", or the alarm for which the broker takes nothing."""
+        if self._wire is not None and self._wire.tap.is_blocked:
+            return f"blocked: {self._wire.tap.alarm}"
+        return "up" if self.is_ready else "not connected"
+
     async def wait_ready(self) -> None:
         """Wait until `is_ready`, however long that takes."""
         await self._wait_until(lambda: self.is_ready)

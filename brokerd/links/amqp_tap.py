@@ -36,7 +36,7 @@ class Tap(asyncio.StreamReaderProtocol):
         super().__init__(reader, loop=loop)
         self.is_lost = False
         self.loss = ""  # why
-        self.is_blocked = False  # the broker has an alarm and takes no publishes
+        self.alarm = ""  # why the broker takes no publishes now ("low on memory"); "" = it takes them
         self.is_choked = False  # the socket takes no more for now
         self.bytes_in = 0
         self.bytes_out = 0  # of lean writes
@@ -138,8 +138,13 @@ class Tap(asyncio.StreamReaderProtocol):
         self.is_choked = False
         super().resume_writing()
 
-    def _set_blocked(self, is_blocked: bool) -> None:
-        self.is_blocked = is_blocked
+    @property
+    def is_blocked(self) -> bool:
+        """The broker has an alarm and takes no publishes."""
+        return bool(self.alarm)
+
+    def _set_blocked(self, alarm: str) -> None:
+        self.alarm = alarm
         self._on_change()
 
 

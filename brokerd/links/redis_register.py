@@ -18,8 +18,9 @@ class RedisRegister:
 
     def __init__(self, link: RespLink) -> None:
         self._link = link
-        self._claim = Script(link, "claim", keys=1)
-        self._release = Script(link, "release", keys=1)
+        self._claim = Script(link, "claim", keys=1, frees=True)
+        self._release = Script(link, "release", keys=1, frees=True)
+        self._lease = Script(link, "lease", keys=1, frees=True)
 
     async def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
         """Put the seat in for its device; give the one it replaced (None: none, this very one, or one that was torn)."""
@@ -51,7 +52,7 @@ class RedisRegister:
 
     async def renew_lease(self, node: str, ttl_ms: int) -> bool:
         """Say that the node lives for another ttl; whether its lease still stood."""
-        return await ask(self._link, ("SET", _lease_key(node), "1", "PX", ttl_ms, "GET")) is not None
+        return bool(await ask(self._link, self._lease(_lease_key(node), ttl_ms)))
 
     async def drop_lease(self, node: str) -> None:
         """Say that the node is gone."""

@@ -22,6 +22,9 @@ _NUMBERS: Final = (
     f"local FLAG_RECEIPT, REPEAT, FULL, NO_USER = {Flag.RECEIPT:d}, {REPEAT}, {FULL}, {NO_USER}\n"
     f"local GAPS_MAX = {GAPS_MAX}\n"
 )
+# Redis at its maxmemory refuses what may grow it. These scripts may: each adds a few bytes at most, and without them nobody
+# could log in, fetch what waits and acknowledge it, so that memory would never be freed.
+ALLOW_OOM: Final = "#!lua flags=allow-oom\n"
 # The user's own data are not as they should be, and no waiting will mend that. Everything else may pass (no memory, no
 # disk, too few replicas, a script that runs for too long …).
 _BROKEN_DATA: Final = ("WRONGTYPE", "ERR")
@@ -32,8 +35,14 @@ class Script:
 
     __slots__ = ("_head",)
 
-    def __init__(self, link: RespLink, name: str, keys: int) -> None:
-        text = _NUMBERS + (_FOLDER / "entry.lua").read_text() + (_FOLDER / f"{name}.lua").read_text()
+    def __init__(self, link: RespLink, name: str, keys: int, *, frees: bool = False) -> None:
+        """`frees`: it may run when Redis is full."""
+        text = (
+            (ALLOW_OOM if frees else "")
+            + _NUMBERS
+            + (_FOLDER / "entry.lua").read_text()
+            + (_FOLDER / f"{name}.lua").read_text()
+        )
         self._head: Command = ("EVALSHA", link.learn(text), keys)
 
     def __call__(self, *keys_and_args: str | bytes | int) -> Command:

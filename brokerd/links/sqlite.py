@@ -6,7 +6,9 @@ transaction), sqlite_moves and sqlite_upkeep (what the calls do), sqlite_writer 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +17,12 @@ from typing import Final, Protocol
 from brokerd.links import sqlite_moves as moves
 from brokerd.links import sqlite_upkeep as upkeep
 from brokerd.links.sqlite_writer import GroupWriter, Statistics
-from brokerd.ports import Ack, Acked, Append, Appended, Opened, Owed, Page, QueueStatus, Seat
+from brokerd.ports import Ack, Acked, Append, Appended, LinkDown, Opened, Owed, Page, QueueStatus, Seat
 
 COUNT_MAX_DEFAULT: Final = 10_000
 BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
 RETENTION_S_DEFAULT: Final = 30 * 24 * 3600
+PROBE_S: Final = 1.0
 
 
 class Seating(Protocol):
@@ -70,6 +73,22 @@ class SqliteSentQueue:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def trouble(self) -> str:
+        """Why the file took no append lately ("database or disk is full"); "" when the last one was taken."""
+        return self._writer.trouble
+
+    async def watch(self) -> None:
+        """While there is trouble and nobody tries an append, try to write a little, so that `trouble` is of now. Until
+        cancelled."""
+        failed = 0
+        while True:
+            await asyncio.sleep(PROBE_S)
+            if self.trouble and self._writer.statistics().failed == failed:
+                with suppress(LinkDown):
+                    await self._writer.call(upkeep.probe, ordered=True)
+            failed = self._writer.statistics().failed
 
     def statistics(self) -> Statistics:
         """Commits, calls answered, calls failed."""

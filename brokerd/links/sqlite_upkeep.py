@@ -14,6 +14,11 @@ DEDUPE_DAYS: Final = 60  # twice the longest a client may keep an unanswered mes
 PRUNED_ROWS_MAX: Final = 1000  # old dedupe rows dropped by one call of `due`: a slice, so that nobody waits for it
 
 
+def probe(ledger: Ledger) -> None:
+    """Write a page that says what it said before."""
+    ledger.connection.execute(f"PRAGMA user_version = {sql.SCHEMA_VERSION}")
+
+
 def expired(ledger: Ledger, user: str, now_ms: int, count_max: int) -> list[Owed]:
     """See SentQueue.expired."""
     state = ledger.state(user)

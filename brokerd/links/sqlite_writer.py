@@ -59,6 +59,7 @@ class GroupWriter:
         self._is_open = False
         self._ledger: Ledger | None = None
         self._commits = self._answered = self._failed = 0
+        self.trouble = ""  # why the file took no append; "" = the last one was taken
 
     async def start(self) -> None:
         """Open the file. Raises StoreTooNew, LinkDown."""
@@ -140,15 +141,23 @@ class GroupWriter:
             ledger.begin(writes=True)
         except Exception as fault:  # nobody's fault among the calls: the file is away, or held by another process
             self._undo()
+            self._note(fault)
             return _failed(calls, fault)
         try:
             answers = [_Answer(call.future, call.run(ledger), None) for call in calls]
             ledger.commit()
         except Exception as fault:
             self._undo()
+            self._note(fault)
             return _failed(calls, fault) if len(calls) == 1 else self._write_each(calls)
         self._commits += 1
+        if self.trouble and any(call.ordered for call in calls):
+            self.trouble = ""
         return answers
+
+    def _note(self, fault: Exception) -> None:
+        if isinstance(fault, (sqlite3.Error, OSError)):
+            self.trouble = str(fault)
 
     def _write_each(self, calls: list[_Call]) -> list[_Answer]:
         """Run each call in a transaction of its own. After an append that failed the later ones fail too: had one been
