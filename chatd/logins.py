@@ -7,11 +7,14 @@ whose entry was overwritten learns that it was replaced, and one whose entry was
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from brokerd.ports import LinkDown, Opened, Seat, StoreChanged
+from chatd.auth.throttle import Buckets, Rate
 from chatd.ports import Accounts, LoginRefused
 from protocol.envelope import DevicesParcel, EvictParcel, ParcelKind, pack_batch
 from protocol.errors import Code
@@ -24,7 +27,13 @@ if TYPE_CHECKING:
     from chatd.switchboard import Switchboard
 
 LOGINS_MAX: Final = 512  # on their way; the others wait their turn, and their LOGIN_S_MAX runs
+LOGINS_WAITING_MAX: Final = 4096  # who comes then hears BUSY at once, instead of LOGIN_TIMEOUT after ten seconds
+BUSY_RETRY_MS: Final = 2000
 STORE_RETRY_MS: Final = 1000
+RETRY_SPREAD_MS: Final = 2000  # on top: who was refused together does not come back together
+# Logins of one device that end a session of that device which still lives: two places with one device id replace each
+# other for ever. (A client that obeys REPLACED does not come back.)
+REPLACING_RATE: Final = Rate(10, 5)
 RECLAIMS_AT_ONCE: Final = 200
 CREDENTIALS_CHECK_LINES: Final = 2000  # looked at in one second, round robin
 
@@ -36,14 +45,22 @@ class Logins:
         self._board = board
         self._accounts = accounts
         self._turns = asyncio.Semaphore(LOGINS_MAX)
+        self._waiting = 0
+        self._replacing = Buckets(REPLACING_RATE)
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
         self._to_check: list[Line] = []
 
     async def login(self, line: Line, hello: Hello) -> None:
         """HELLO came: WELCOME or an error follows."""
+        if self._waiting >= LOGINS_WAITING_MAX:
+            self._board.counts.logins_refused += 1
+            line.session.fail(Code.BUSY, retry_after_ms=BUSY_RETRY_MS + _spread_ms(line))
+            return self._board.attend(line)
+        self._waiting += 1
         try:
             async with self._turns:
-                await self._login(line, hello)
+                if not line.is_gone():
+                    await self._login(line, hello)
         except LoginRefused as refused:
             self._board.counts.logins_refused += 1
             line.log.info("login_refused", user=hello.user, code=refused.code, why=str(refused))
@@ -52,8 +69,10 @@ class Logins:
             line.log.warning("login_put_off", user=hello.user, error=str(down))
             self._board.roster.remove(line)
             code = Code.STORE_CHANGED if isinstance(down, StoreChanged) else Code.STORE_DOWN
-            line.session.fail(code, retry_after_ms=STORE_RETRY_MS)
-        self._board.attend(line)
+            line.session.fail(code, retry_after_ms=STORE_RETRY_MS + _spread_ms(line))
+        finally:
+            self._waiting -= 1
+        return self._board.attend(line)
 
     async def _login(self, line: Line, hello: Hello) -> None:
         identity = await self._accounts.prove(hello.scheme, hello.user, hello.secret, line.peer)
@@ -64,10 +83,13 @@ class Logins:
             raise StoreChanged(fault)
         if not is_name(identity.user):
             raise LoginRefused(Code.BAD_NAME, "the token's subject is not a name")
+        if wait_s := self._replacing.wait_s(_place(identity.user, hello.device), board.now_s()):
+            raise LoginRefused(Code.RATE_LIMITED, "two places use this device name", math.ceil(wait_s * 1000))
         session.user, session.device = identity.user, hello.device
         line.log = line.log.bind(user=session.user, device=session.device)
         older = board.roster.add(line)  # before the claim: a hand-over that comes now must find us
         if older is not None:
+            self._replacing.take(_place(session.user, session.device), board.now_s())
             self._replace(older)
         opened = await self.claim(line)
         if line.is_gone():
@@ -81,6 +103,7 @@ class Logins:
         board, user = self._board, line.session.user
         replaced, opened = await self._take_seat(line, None)
         if replaced is not None and replaced.node != board.node and not line.is_gone():
+            self._replacing.take(_place(user, replaced.device), board.now_s())
             session_id = replaced.session.partition(".")[0]
             parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(Code.REPLACED))
             board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
@@ -189,3 +212,11 @@ class Logins:
             else:
                 continue
             self._board.attend(line)
+
+
+def _spread_ms(line: Line) -> int:
+    return crc32(line.session.id.encode()) % RETRY_SPREAD_MS
+
+
+def _place(user: str, device: str) -> str:
+    return f"{user} {device}"

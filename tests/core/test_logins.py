@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from brokerd.ports import Seat
+from chatd.logins import BUSY_RETRY_MS, REPLACING_RATE
 from chatd.ports import LoginRefused
 from protocol.envelope import DevicesParcel, EvictParcel, ParcelKind
 from protocol.errors import Code
@@ -209,3 +210,43 @@ async def test_a_token_that_runs_out_and_an_account_that_is_closed_end_their_ses
     room.board.logins.check_credentials(1001.0)
     await until(lambda: ann.end is Code.TOKEN_EXPIRED)
     await until(lambda: bob.end is Code.REVOKED)
+
+
+async def test_a_device_name_in_two_places_is_slowed_down_and_nobody_else_is(room: NodeRoom) -> None:
+    for _ in range(int(REPLACING_RATE.burst) + 1):
+        standing = await room.log_in()
+    late = came(room)
+    await until(lambda: late.wire.closed is not None)
+    [error] = late.heard()
+    assert isinstance(error, Error)
+    assert error.code == Code.RATE_LIMITED
+    assert 0 < error.retry_after_ms <= REPLACING_RATE.refill_s * 1000
+    assert standing.is_in
+    await room.log_in("ann", "tablet")
+
+
+async def test_when_too_many_logins_wait_the_next_is_busy_at_once(
+    room: NodeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatd.logins.LOGINS_WAITING_MAX", 1)
+    room.accounts.gate.clear()
+    first, second = came(room), came(room, "bob")
+    await until(lambda: second.wire.closed is not None)
+    [error] = second.heard()
+    assert isinstance(error, Error)
+    assert error.code == Code.BUSY
+    assert error.retry_after_ms >= BUSY_RETRY_MS
+    room.accounts.gate.set()
+    await until(lambda: first.is_in)
+    await room.log_in("bob")
+
+
+async def test_who_hung_up_before_his_turn_is_not_logged_in(room: NodeRoom) -> None:
+    room.board.logins._turns = asyncio.Semaphore(0)
+    ann = came(room)
+    await asyncio.sleep(0)
+    ann.hang_up()
+    room.accounts.refused["ann"] = LoginRefused(Code.BUSY, "nobody asks", 1)
+    room.board.logins._turns.release()
+    await room.log_in("bob")
+    assert room.board.counts.logins_refused == 0
