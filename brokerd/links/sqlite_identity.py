@@ -50,9 +50,7 @@ class SqliteIdentity:
         try:
             with closing(sqlite3.connect(self._path)) as connection:
                 connection.execute(f"PRAGMA application_id = {number}")
-            draft = self._note.with_suffix(".new")
-            draft.write_text(f"{number}\n")
-            draft.replace(self._note)
+            _write_durably(self._note, f"{number}\n")
         except (OSError, sqlite3.Error) as fault:
             raise LinkDown(f"{self._path}: {fault}") from None
 
@@ -86,3 +84,18 @@ class SqliteIdentity:
         except sqlite3.Error as fault:
             raise LinkDown(f"{self._path}: {fault}") from None
         return int(number)
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """The old content or the new, also after a power cut. An empty note, which one left once, is no store's."""
+    draft = path.with_suffix(".new")
+    with draft.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,87 @@
+"""Daemons on servers that a test kills: a chatd and a brokerd with queues of their own beside others on one RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bench.processes import Brokerd, Chatd
+from bench.rabbit_server import RabbitServer
+from bench.servers import RedisServer
+from protocol.client import Client
+from protocol.messages import Deliver
+from tests.faults.talk import HOST, quick
+
+END = b"that was all"
+LEASE_S = 3
+HEARD_S_MAX = 60.0
+
+
+class OwnTown:
+    """One chatd and one brokerd on a Redis and a RabbitMQ, apart from others by the prefix `name`."""
+
+    def __init__(self, folder: Path, name: str, redis: RedisServer, rabbit: RabbitServer) -> None:
+        self.redis = redis
+        urls = {"REDIS_URL": redis.url, "RABBIT_URL": rabbit.url, "PREFIX": name}
+        chat = {f"CHATD_{key}": value for key, value in urls.items()}
+        self.chatd = Chatd(folder / name, "chatd", {**chat, "CHATD_MODE": "cluster", "CHATD_LEASE_S": str(LEASE_S)})
+        self.brokerd = Brokerd(folder / name, "brokerd", {f"BROKERD_{key}": value for key, value in urls.items()})
+
+    async def start(self) -> None:
+        """Both, until the node serves."""
+        await asyncio.gather(self.chatd.restart(), self.brokerd.restart())
+        await asyncio.to_thread(self.chatd.wait_serving)
+
+    def stop(self) -> None:
+        """Both."""
+        self.chatd.stop()
+        self.brokerd.stop()
+
+
+class Speaker:
+    """ann, who writes to bob without a pause while bob is away. What she was told is ACCEPTED stands in `accepted`."""
+
+    def __init__(self, node: Chatd, *, at_once: int = 20) -> None:
+        self.accepted: list[bytes] = []
+        self._node, self._at_once = node, at_once
+        self._words: dict[str, str] = {}
+        self._count = 0
+        self._is_talking = True
+
+    async def introduce(self) -> None:
+        """Both become known to the server, and bob goes away."""
+        for name in ("ann", "bob"):
+            self._words[name] = await asyncio.to_thread(self._node.add_user, name)
+        async with self.client("bob") as bob:
+            await bob.wait_drained()
+
+    def client(self, name: str) -> Client:
+        """One of the two, with a device that has forgotten everything."""
+        return Client(HOST, self._node.tcp_port, name, "phone", password=self._words[name], backoff=quick())
+
+    def end(self) -> None:
+        """Say no more than what is begun, and `END`."""
+        self._is_talking = False
+
+    async def talk(self) -> None:
+        """Until `end`, across whatever happens to the server."""
+        async with self.client("ann") as ann:
+            while self._is_talking:
+                await self._say(ann, [b"line %d" % (self._count + i) for i in range(self._at_once)])
+                self._count += self._at_once
+            await self._say(ann, [END])
+
+    async def _say(self, ann: Client, texts: list[bytes]) -> None:
+        await asyncio.gather(*(ann.post("bob", text) for text in texts))
+        self.accepted += texts
+
+    async def heard(self) -> list[bytes]:
+        """What bob finds when he comes back, up to `END`."""
+        heard: list[bytes] = []
+        async with asyncio.timeout(HEARD_S_MAX), self.client("bob") as bob:
+            async for message in bob:
+                if isinstance(message, Deliver):
+                    heard.append(message.payload)
+                    if message.payload == END:
+                        break
+        return heard
