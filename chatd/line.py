@@ -41,6 +41,14 @@ class Line:
         self.claim += 1
         return Seat(self.session.device, node, f"{self.session.id}.{self.claim}")
 
+    def own_seats(self) -> list[Seat]:
+        """What may stand in the register for this session: the seat that we know of, and those whose claims were not
+        answered and perhaps carried out."""
+        if self.seat is None:
+            return []
+        known = int(self.seat.session.rpartition(".")[2])
+        return [self.seat._replace(session=f"{self.session.id}.{claim}") for claim in range(known, self.claim + 1)]
+
     def is_gone(self) -> bool:
         """The transport is lost or the session is over: nobody is there to be answered."""
         return self.is_lost or self.session.conn.is_over

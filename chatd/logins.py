@@ -146,9 +146,9 @@ class Logins:
 
     async def leave(self, line: Line) -> None:
         """The session is over: take its entry out, unless a newer one stands there already."""
-        assert line.seat is not None
+        release, user = self._board.register.release, line.session.user
         try:
-            await self._board.register.release(line.session.user, line.seat)
+            await asyncio.gather(*(release(user, seat) for seat in line.own_seats()))
         except LinkDown:
             line.log.info("release_put_off")  # found and released at the next message for it, or with the lease
 

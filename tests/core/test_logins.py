@@ -117,6 +117,22 @@ async def test_who_leaves_gives_the_seat_back(room: NodeRoom) -> None:
     assert room.board.lines == set()
 
 
+async def test_a_claim_whose_answer_was_lost_leaves_no_seat_behind(room: NodeRoom) -> None:
+    ann = await room.log_in()
+    known = ann.line.seat
+    room.register.lost_answers.add("claim")
+    room.postroom.lost_some()
+    await until(lambda: not room.register.lost_answers)
+    assert await room.seats() != [known]
+    assert ann.line.seat == known
+    ann.hang_up()
+
+    async def is_empty() -> bool:
+        return await room.seats() == []
+
+    await until(is_empty)
+
+
 @pytest.mark.parametrize("when", ["while it is proven", "while it is claimed"])
 async def test_who_hangs_up_in_the_middle_of_a_login_leaves_no_seat(room: NodeRoom, when: str) -> None:
     answered = room.store.held["open"] = asyncio.Event()
