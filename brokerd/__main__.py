@@ -9,6 +9,7 @@ import time
 import structlog
 
 from brokerd.broker import Broker
+from brokerd.care import Care
 from brokerd.config import BrokerConfig, load
 from brokerd.daemon import run_daemon
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
@@ -16,7 +17,9 @@ from brokerd.links.redis import RedisStore
 from brokerd.links.redis_traces import RedisTraces
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
-from brokerd.logs import logging_to
+from brokerd.logs import Logs, logging_to
+from brokerd.notify import ServiceManager
+from brokerd.pulse import raise_file_limit, supervised
 from brokerd.sweeper import Sweeper
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
@@ -25,8 +28,9 @@ from brokerd.tracing import HopBuffer, Sample
 def main() -> int:
     """The console script."""
     config = load()
-    with logging_to(config.log, service="brokerd", broker=config.name):
-        return run_daemon(lambda stop: serve(config, stop))
+    manager = ServiceManager()
+    with logging_to(config.log, service="brokerd", broker=config.name) as logs:
+        return run_daemon(lambda stop: serve(config, stop, manager, logs))
 
 
 def now_ms() -> int:
@@ -34,9 +38,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
+async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManager, logs: Logs) -> None:
     """One brokerd, until `stop`. What it was working on is not acknowledged, so another one takes it over."""
     log = structlog.get_logger()
+    raise_file_limit(0, log)
     publishing = RabbitLink(config.rabbit.url, f"{config.name} out")
     consuming = RabbitLink(config.rabbit.url, f"{config.name} in")
     topology = Topology(config.prefix, quorum_size=config.rabbit.quorum_size)
@@ -60,14 +65,26 @@ async def serve(config: BrokerConfig, stop: asyncio.Event) -> None:
         clock_ms=now_ms, log=log, tracer=tracer,
     )  # fmt: skip
     sweeper = Sweeper(config.name, config.shards, inbound, store, now_ms, log)
-    async with asyncio.TaskGroup() as tasks:
+
+    def parts() -> dict[str, str]:
+        is_linked = publishing.is_ready and consuming.is_ready
+        return {"redis": redis.state, "rabbitmq": "up" if is_linked else "not connected"}
+
+    async def work_off() -> None:
+        await redis.wait_ready()  # before a batch is taken: or it would be held without being worked off
+        sys.stdout.write(f"brokerd {config.name} is ready\n")
+        sys.stdout.flush()
+        async with asyncio.TaskGroup() as beside:
+            for each in (broker.run(), sweeper.run(), hops.run()):
+                beside.create_task(each)
+
+    care = Care(config, broker, parts, logs, log)
+    async with supervised(care, stop, manager, log), asyncio.TaskGroup() as tasks:
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         redis_task = tasks.create_task(redis.run())
-        await redis.wait_ready()  # before a batch is taken: or it would be held without being worked off
-        work = [tasks.create_task(each) for each in (broker.run(), sweeper.run(), hops.run())]
-        sys.stdout.write(f"brokerd {config.name} is ready\n")
-        sys.stdout.flush()
+        work = [tasks.create_task(work_off())]
+        manager.ready()  # Redis may be away for hours: STATUS says so, and a boot does not wait for it
         await stop.wait()
         await consuming.close()  # no more batches; what is in flight comes again, and is told apart as a repeat
         for task in work:

@@ -169,6 +169,11 @@ def load(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     return load_or_exit(BrokerConfig, "BROKERD", options, environ)
 
 
+def load_again(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> BrokerConfig:
+    """What load() would give now. Raises SettingsError instead of ending the process."""
+    return read(BrokerConfig, "BROKERD", parser("brokerd", "").parse_args(argv).config, environ)
+
+
 def parser(program: str, says: str) -> argparse.ArgumentParser:
     """The options of a daemon."""
     made = argparse.ArgumentParser(program, description=says)
@@ -194,7 +199,20 @@ def read(kind: type[T], prefix: str, file: str | None, environ: Mapping[str, str
     """The config of `kind` from `file` (else $<prefix>_CONFIG, else none) and the environment. Raises SettingsError."""
     environ = os.environ if environ is None else environ
     where = file or environ.get(f"{prefix}_CONFIG", "")
-    return settings.build(kind, prefix, environ, _text_of(where) if where else "", where)
+    both = {**_credentials(kind, prefix, environ), **environ}
+    return settings.build(kind, prefix, both, _text_of(where) if where else "", where)
+
+
+def _credentials(kind: type, prefix: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a service manager laid into $CREDENTIALS_DIRECTORY, as the variables that it stands for: the file
+    `<daemon>_<key>` is the value of that key, or where the key wants a file, that file."""
+    folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    found: dict[str, str] = {}
+    for leaf in settings.leaves(kind) if folder else ():
+        path = Path(folder) / f"{prefix.lower()}_{leaf.key}"
+        if path.is_file():
+            found[leaf.variable(prefix)] = str(path) if leaf.kind is Path else _text_of(str(path)).strip()
+    return found
 
 
 def _text_of(file: str) -> str:

@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from brokerd.setting_values import KIND_NAMES, READERS
@@ -102,6 +103,12 @@ def leaves(kind: type, path: str = "") -> Iterator[Leaf]:
         bare = [part for part in typing.get_args(hint) if part is not types.NoneType]
         is_optional = isinstance(hint, types.UnionType)
         yield Leaf(path + each.name, bare[0] if is_optional else hint, is_optional, each.default, each.metadata["rule"])
+
+
+def differences(one: T, other: T) -> list[str]:
+    """The keys that two configs of one class differ in."""
+    keys = (leaf.key for leaf in leaves(type(one)))
+    return [key for key in keys if attrgetter(key)(one) != attrgetter(key)(other)]
 
 
 class Given(NamedTuple):

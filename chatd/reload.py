@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
-from brokerd.settings import leaves
+from brokerd.settings import differences
 from chatd.config import ChatConfig, HttpSection, TcpSection
 
 L = TypeVar("L", TcpSection, HttpSection)
@@ -32,7 +31,7 @@ def reloaded(old: ChatConfig, new: ChatConfig) -> Reloaded:
         tcp=_certificate(old.tcp, new.tcp),
         http=_certificate(old.http, new.http),
     )
-    return Reloaded(merged, _difference(old, merged), _difference(merged, new))
+    return Reloaded(merged, differences(old, merged), differences(merged, new))
 
 
 def _certificate(old: L, new: L) -> L:
@@ -40,8 +39,3 @@ def _certificate(old: L, new: L) -> L:
     if old.tls_cert is None or new.tls_cert is None:
         return old
     return replace(old, tls_cert=new.tls_cert, tls_key=new.tls_key)
-
-
-def _difference(one: ChatConfig, other: ChatConfig) -> list[str]:
-    keys = (leaf.key for leaf in leaves(ChatConfig))
-    return [key for key in keys if attrgetter(key)(one) != attrgetter(key)(other)]

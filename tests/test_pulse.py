@@ -143,13 +143,16 @@ def test_inherited_sockets_come_by_their_names() -> None:
 
 async def test_a_hangup_reloads_and_a_stop_is_announced(listener: Listener, manager: ServiceManager) -> None:
     someone, stop = Someone(), asyncio.Event()
+
+    async def wait_said(text: str) -> None:
+        async with asyncio.timeout(10):
+            while await asyncio.get_running_loop().sock_recv(listener.socket, 4096) != text.encode():
+                pass
+
     async with supervised(someone, stop, manager, structlog.get_logger()):
         os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(10):
-            while not someone.reloads:
-                await asyncio.sleep(0.01)
+        await wait_said("RELOADING=1")
+        await wait_said("READY=1")
+        assert someone.reloads == 1
         stop.set()
-        async with asyncio.timeout(10):
-            while not (said := listener.said()) or "STOPPING=1" not in said[-1]:
-                await asyncio.sleep(0.01)
-        assert said[-1] == "STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000"
+        await wait_said("STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000")
