@@ -64,6 +64,24 @@ def in_order(hops: Sequence[Hop]) -> list[Hop]:
     return sorted(dict.fromkeys(hops), key=lambda hop: (hop.at_ms, hop.kind))
 
 
+# --- what the sent_queue remembers of a message ---------------------------------------------------------------------
+
+
+class Standing(Enum):
+    """What a receiver's queue answered to a message, as far as its dedupe still knows."""
+
+    NEVER = "never"  # it never came there, or so long ago that it is forgotten
+    TAKEN = "taken"  # it was saved, whatever became of it
+    REFUSED = "refused"  # the queue was full
+
+
+class Memory(Protocol):
+    """The dedupe of the sent_queues, to be read. Raises LinkDown."""
+
+    async def standing(self, user: str, id_: bytes, now_ms: int) -> Standing:
+        """What the queue of `user` answered to message `id_`."""
+
+
 # --- dead letters --------------------------------------------------------------------------------------------------
 
 NO_SHARD: Final = -1  # nobody knows where the batch came from
