@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bench.processes import Brokerd, Chatd
+from bench.processes import Brokerd, Chatd, Daemon
 from bench.rabbit_server import RabbitServer
 from bench.servers import RedisServer
 from protocol.client import Client
@@ -18,24 +18,33 @@ HEARD_S_MAX = 60.0
 
 
 class OwnTown:
-    """One chatd and one brokerd on a Redis and a RabbitMQ, apart from others by the prefix `name`."""
+    """Nodes and brokers on a Redis and a RabbitMQ, apart from others by the prefix `name`."""
 
-    def __init__(self, folder: Path, name: str, redis: RedisServer, rabbit: RabbitServer) -> None:
-        self.redis = redis
+    def __init__(
+        self, folder: Path, name: str, redis: RedisServer, rabbit: RabbitServer, *, nodes: int = 1, brokers: int = 1
+    ) -> None:
         urls = {"REDIS_URL": redis.url, "RABBIT_URL": rabbit.url, "PREFIX": name}
         chat = {f"CHATD_{key}": value for key, value in urls.items()}
-        self.chatd = Chatd(folder / name, "chatd", {**chat, "CHATD_MODE": "cluster", "CHATD_LEASE_S": str(LEASE_S)})
-        self.brokerd = Brokerd(folder / name, "brokerd", {f"BROKERD_{key}": value for key, value in urls.items()})
+        chat |= {"CHATD_MODE": "cluster", "CHATD_LEASE_S": str(LEASE_S)}
+        broke = {f"BROKERD_{key}": value for key, value in urls.items()}
+        self.nodes = [Chatd(folder / name, f"chatd{number}", chat) for number in range(1, nodes + 1)]
+        self.brokers = [Brokerd(folder / name, f"brokerd{number}", broke) for number in range(1, brokers + 1)]
+
+    @property
+    def daemons(self) -> list[Daemon]:
+        """All."""
+        return [*self.nodes, *self.brokers]
 
     async def start(self) -> None:
-        """Both, until the node serves."""
-        await asyncio.gather(self.chatd.restart(), self.brokerd.restart())
-        await asyncio.to_thread(self.chatd.wait_serving)
+        """All, until every node serves."""
+        await asyncio.gather(*(daemon.restart() for daemon in self.daemons))
+        for node in self.nodes:
+            await asyncio.to_thread(node.wait_serving)
 
     def stop(self) -> None:
-        """Both."""
-        self.chatd.stop()
-        self.brokerd.stop()
+        """All."""
+        for daemon in self.daemons:
+            daemon.stop()
 
 
 class Speaker:

@@ -85,7 +85,7 @@ async def test_f05_a_power_cut_of_redis_and_rabbitmq_takes_nothing_that_was_acce
             stack.callback(end)
         await started(*(server.start for server in servers))
         await asyncio.gather(*(town.start() for town in towns))
-        speakers = [Speaker(town.chatd) for town in towns]
+        speakers = [Speaker(town.nodes[0]) for town in towns]
         await asyncio.gather(*(speaker.introduce() for speaker in speakers))
         for disk in disks:
             disk.settle()
