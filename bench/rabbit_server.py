@@ -75,6 +75,11 @@ class RabbitServer:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Of the running server's Erlang machine."""
         return int((self.folder / "beam.pid").read_text())

@@ -65,6 +65,11 @@ class RedisServer:
         return f"unix://{self._socket}"
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         """Of the running server."""
         return self._running().pid

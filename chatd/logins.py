@@ -102,7 +102,7 @@ class Logins:
         """Put our entry in, open the queue behind it, and tell the user's other sessions. Raises LinkDown."""
         board, user = self._board, line.session.user
         replaced, opened = await self._take_seat(line, None)
-        if replaced is not None and replaced.node != board.node and not line.is_gone():
+        if replaced is not None and replaced.node != board.node:  # also when we are gone by now: it lost its seat
             self._replacing.take(_place(user, replaced.device), board.now_s())
             session_id = replaced.session.partition(".")[0]
             parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(Code.REPLACED))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from bench.cluster import Cluster
 from bench.processes import Chatd
 from bench.tokens import Mint
 from tests.faults.house import House
+from tests.faults.mending import mend
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +24,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     assert server.is_running, f"chatd {pid} ended by itself"
     assert server.stop() == 0
     house.check_log()
+
+
+@pytest.fixture
+async def cluster(cluster: Cluster) -> AsyncIterator[Cluster]:
+    """The shared cluster with every part up, before and after: whatever a test did to it, also when it failed."""
+    await mend(cluster)
+    yield cluster
+    await mend(cluster)

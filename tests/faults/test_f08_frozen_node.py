@@ -4,7 +4,6 @@ The newer session stays, the older one is told REPLACED and delivers nothing; wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -15,26 +14,15 @@ from protocol.errors import Code
 from protocol.messages import Accepted, Deliver, Error, Ping, Pong, Send
 from tests.faults.frozen import frozen, lease_over, taken_for_dead
 from tests.faults.raw_client import RawClient, session
-from tests.faults.talk import wait_ready
 
 pytestmark = pytest.mark.timeout(150)
 
 
-@pytest.fixture
-async def all_well(cluster: Cluster) -> AsyncIterator[Cluster]:
-    """The cluster with every part up, before and after."""
-    for node in cluster.nodes:
-        await wait_ready(node)
-    yield cluster
-    for node in cluster.nodes:
-        await wait_ready(node)
-
-
 @pytest.mark.parametrize("is_dropped", [False, True], ids=["its links stand", "RabbitMQ took it for dead"])
 async def test_f08_the_newer_session_of_a_frozen_node_stays_and_the_older_is_fenced(
-    all_well: Cluster, is_dropped: bool
+    cluster: Cluster, is_dropped: bool
 ) -> None:
-    old, new = all_well.nodes
+    old, new = cluster.nodes
     mint, tag = Mint(old.data_dir), "d" if is_dropped else "s"
     ann, bob, cat = (f"f08{name}-{tag}" for name in ("ann", "bob", "cat"))
 
@@ -47,8 +35,8 @@ async def test_f08_the_newer_session_of_a_frozen_node_stays_and_the_older_is_fen
         async with frozen(old):
             await say(sender, 1, (bob, cat), b"early")  # handed over while its lease stood: it waits in its socket
             if is_dropped:
-                await taken_for_dead(all_well.rabbit, old.env["CHATD_NODE"])
-            await lease_over(all_well.redis, old)
+                await taken_for_dead(cluster.rabbit, old.env["CHATD_NODE"])
+            await lease_over(cluster.redis, old)
             newer = await later.enter_async_context(session(new.tcp_port, bob, mint.token(bob)))
             await say(sender, 3, (bob, cat), b"late")
             assert [(await newer.next(Deliver)).payload for _ in range(2)] == [b"early", b"late"]

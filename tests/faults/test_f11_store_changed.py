@@ -26,17 +26,12 @@ pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture
-async def all_well(cluster: Cluster) -> AsyncIterator[Cluster]:
-    """The cluster, with its store settled before and after."""
-    await wait_all_ready(cluster)
+async def settled(cluster: Cluster) -> AsyncIterator[Cluster]:
+    """The cluster, whose store is accepted in the end as it is."""
     yield cluster
+    if not cluster.redis.is_running:
+        await asyncio.to_thread(cluster.redis.start)
     await asyncio.to_thread(cluster.nodes[0].ctl, "store", "accept")
-    await wait_all_ready(cluster)
-
-
-async def wait_all_ready(cluster: Cluster) -> None:
-    for node in cluster.nodes:
-        await wait_ready(node)
 
 
 async def refused_login(node: Chatd, user: str, token: str) -> int:
@@ -60,20 +55,20 @@ async def the_end(client: RawClient) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["emptied", "lost its disk"])
-async def test_f11_a_redis_that_came_back_empty_ends_sessions_and_bounces_nothing(all_well: Cluster, how: str) -> None:
-    small, node = all_well, all_well.nodes[0]
+async def test_f11_a_redis_that_came_back_empty_ends_sessions_and_bounces_nothing(settled: Cluster, how: str) -> None:
+    node = settled.nodes[0]
     mint, tag = Mint(node.data_dir), how[0]
     ann, bob = f"ann-{tag}", f"bob-{tag}"
     await asyncio.to_thread(node.add_user, bob)  # has a password, and is away
     async with session(node.tcp_port, ann, mint.token(ann)) as client:
-        for broker in small.brokers:
+        for broker in settled.brokers:
             broker.signal(signal.SIGSTOP)  # what is accepted now is worked off only when the store has changed
         try:
             await client.send(Send(1, Flag.RECEIPT, bob, b"accepted before"))
             assert await client.next(Accepted) == Accepted(1, 0, (1,))
-            await lose(small.redis, how)
+            await lose(settled.redis, how)
         finally:
-            for broker in small.brokers:
+            for broker in settled.brokers:
                 broker.signal(signal.SIGCONT)
         assert Code.STORE_CHANGED in await the_end(client)
     await wait_ready(node, not_up="redis")
@@ -84,7 +79,7 @@ async def test_f11_a_redis_that_came_back_empty_ends_sessions_and_bounces_nothin
     with pytest.raises(subprocess.CalledProcessError) as refused:
         await asyncio.to_thread(node.ctl, "queue", bob)
     assert "chatctl store accept" in refused.value.stderr
-    for daemon in (*small.nodes, *small.brokers):
+    for daemon in (*settled.nodes, *settled.brokers):
         await logged(daemon, "store_changed")
     await asyncio.to_thread(node.ctl, "store", "accept")
     await wait_ready(node)
@@ -123,43 +118,43 @@ async def until_drained(client: RawClient) -> list[object]:
     return came
 
 
-async def test_f11_a_store_that_is_brought_back_goes_on_by_itself(all_well: Cluster, tmp_path: Path) -> None:
-    small, node = all_well, all_well.nodes[0]
+async def test_f11_a_store_that_is_brought_back_goes_on_by_itself(settled: Cluster, tmp_path: Path) -> None:
+    node = settled.nodes[0]
     mint = Mint(node.data_dir)
     async with session(node.tcp_port, "gil", mint.token("gil")):
         pass
     async with session(node.tcp_port, "hal", mint.token("hal")) as hal:
         await hal.send(Send(1, 0, "gil", b"kept"))
         await hal.next(Accepted)
-    kept = small.redis.folder / "appendonlydir"
+    kept = settled.redis.folder / "appendonlydir"
     async with asyncio.timeout(20):
         while ": 1 kept" not in await asyncio.to_thread(node.ctl, "queue", "gil"):
             continue
-    small.redis.kill9()
+    settled.redis.kill9()
     kept.rename(tmp_path / "aside")
-    await asyncio.to_thread(small.redis.start)  # on a wrong disk
+    await asyncio.to_thread(settled.redis.start)  # on a wrong disk
     await wait_changed(node, mint)
-    small.redis.kill9()
+    settled.redis.kill9()
     for file in kept.iterdir():
         file.unlink()
     kept.rmdir()
     (tmp_path / "aside").rename(kept)
-    await asyncio.to_thread(small.redis.start)
+    await asyncio.to_thread(settled.redis.start)
     await wait_ready(node)
     async with session(node.tcp_port, "gil", mint.token("gil")) as gil:
         assert (await gil.next(Deliver)).payload == b"kept"
 
 
-async def test_f11_daemons_that_start_on_an_emptied_redis_notice_it_too(all_well: Cluster) -> None:
-    node = all_well.nodes[0]
-    for daemon in (*all_well.brokers, *all_well.nodes):
+async def test_f11_daemons_that_start_on_an_emptied_redis_notice_it_too(settled: Cluster) -> None:
+    node = settled.nodes[0]
+    for daemon in (*settled.brokers, *settled.nodes):
         daemon.kill9()  # nobody who knew it lives
-    all_well.redis.command("FLUSHALL")
-    for daemon in (*all_well.brokers, *all_well.nodes):
+    settled.redis.command("FLUSHALL")
+    for daemon in (*settled.brokers, *settled.nodes):
         daemon.begin()
     await asyncio.to_thread(node.wait_ready)
     await wait_changed(node, Mint(node.data_dir))
-    assert all_well.redis.command("DBSIZE").strip() == b":0", "nobody writes into it"
+    assert settled.redis.command("DBSIZE").strip() == b":0", "nobody writes into it"
 
 
 @pytest.mark.parametrize("how", ["lost", "replaced"])
