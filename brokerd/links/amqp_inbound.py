@@ -18,13 +18,13 @@ from brokerd.links.amqp_frames import ChannelSink
 from brokerd.links.amqp_link import RabbitLink, Wire
 from brokerd.links.amqp_marshal import header_table, post_content, publish_method
 from brokerd.links.amqp_topology import Topology
+from brokerd.links.amqp_watch import CONFIRM_S_MAX, ConfirmWatch
 from brokerd.links.amqp_window import OpenPost, Window
 from brokerd.ports import LinkDown, PostRefused
 
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
 REASON_CHARS_MAX: Final = 500
-CONFIRM_S_MAX: Final = 10.0  # without any confirm: a queue that has no quorum. Election of a new leader takes less
 
 _log = structlog.get_logger("brokerd.amqp")
 
@@ -42,6 +42,7 @@ class InboundCounts:
     refused_down: int = 0
     strange_confirms: int = 0
     stalls: int = 0
+    overtaken: int = 0
 
 
 class RabbitInbound:
@@ -64,9 +65,7 @@ class RabbitInbound:
         self._link, self._shards, self._topology = link, shards, topology
         self._queues = [topology.shard_queue(shard) for shard in range(shards)]
         self._window = Window(posts_max, bytes_max)
-        self._confirm_s_max = confirm_s_max
-        self._watch: asyncio.TimerHandle | None = None
-        self._settled_at_look = 0
+        self._watch = ConfirmWatch(self._window, confirm_s_max, self._overtaken, self._silent)
         self._is_stalled = False
         self._counts = InboundCounts()
         self._wire: Wire | None = None
@@ -124,27 +123,21 @@ class RabbitInbound:
         self._counts.publish_bytes += len(post.body)
         content = post_content(self._channel.number, tag, post.body, wire.frame_bytes_max, post.headers)
         wire.tap.write([method, *content])
-        if self._watch is None:
-            self._watch_from_now()
+        self._watch.begin()
 
-    def _watch_from_now(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        self._settled_at_look = self._counts.confirms + self._counts.nacks
-        self._watch = asyncio.get_running_loop().call_later(self._confirm_s_max, self._look)
+    def _overtaken(self) -> None:
+        self._counts.overtaken += 1
+        _log.warning("amqp_confirm_overdue", unconfirmed=self._window.open_posts)
+        self._link.attach_again(self)
 
-    def _look(self) -> None:
-        """Something was posted `confirm_s_max` ago: has anything been confirmed since?"""
-        self._watch = None
-        if not self._window.open_posts:
-            return
-        is_silent = self._counts.confirms + self._counts.nacks == self._settled_at_look
-        self._watch_from_now()
+    def _silent(self) -> None:
         wire = self._wire
-        if is_silent and wire is not None and not wire.tap.is_blocked:
-            self._counts.stalls += 1
+        if wire is None or wire.tap.is_blocked:  # an alarm says itself why, and when it is over
+            self._watch.restart()
+        else:
+            self._counts.stalls += not self._is_stalled
             self._is_stalled = True
-            _log.warning("amqp_no_confirms", seconds=self._confirm_s_max, unconfirmed=self._window.open_posts)
+            _log.warning("amqp_no_confirms", unconfirmed=self._window.open_posts)
             self._link.move_on("nothing is confirmed")
 
     def _why_not(self) -> str:
@@ -168,15 +161,14 @@ class RabbitInbound:
         for tag, post in self._window.renumber():
             self._counts.republishes += 1
             self._publish(wire, tag, post)
-        self._watch_from_now()
+        self._watch.restart()
 
     def detach(self) -> None:
         self._wire = None
         self._channel.is_open = False
 
     def end(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        self._watch.stop()
         for post in self._window.clear():
             post.end(LinkDown("RabbitMQ: the link was closed"))
 
@@ -185,7 +177,7 @@ class RabbitInbound:
     def confirmed(self, tag: int, multiple: bool) -> None:
         """The broker is through with these posts: they are durable, but for those it sent back before."""
         settled = self._window.settle(tag, multiple)
-        self._is_stalled = False
+        self._is_heard()
         self._counts.confirms += len(settled)
         self._counts.strange_confirms += not settled
         is_queue_gone = False
@@ -195,10 +187,14 @@ class RabbitInbound:
         if is_queue_gone:
             self._link.attach_again(self)  # declares it; what is still open is posted again behind that
 
+    def _is_heard(self) -> None:
+        self._is_stalled = False
+        self._watch.heard_s = asyncio.get_running_loop().time()
+
     def refused(self, tag: int, multiple: bool) -> None:
         """The broker did not take these posts."""
         settled = self._window.settle(tag, multiple)
-        self._is_stalled = False
+        self._is_heard()
         self._counts.nacks += len(settled)
         for post in settled:
             post.end(PostRefused(post.refusal or "not taken by the broker"))

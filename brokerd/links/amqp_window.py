@@ -47,6 +47,16 @@ class Window:
         """Whether another post would go over a bound."""
         return self.open_posts >= self._posts_max or self.open_bytes >= self._bytes_max
 
+    @property
+    def oldest(self) -> OpenPost | None:
+        """The post that waits longest."""
+        return self._posts[0] if self._posts else None
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether later posts were settled and the oldest was not."""
+        return self.open_posts < len(self._posts)
+
     def add(self, post: OpenPost) -> int:
         """Take a post in; give its delivery tag."""
         self._posts.append(post)
