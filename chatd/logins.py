@@ -185,6 +185,7 @@ class Logins:
                 board.attend(line)
             return
         for line, head, found in zip(lines, heads, seats, strict=True):
+            line.session.hear_devices(len(found))  # the parcel that told us of one may have been lost
             line.session.head_told(head, board.now_ms())
             board.attend(line)
             self._check_seat(line, found)

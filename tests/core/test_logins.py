@@ -105,6 +105,14 @@ async def test_a_new_device_that_is_told_before_our_own_login_is_answered_is_not
     assert laptop.line.session.devices == 2
 
 
+async def test_a_new_device_of_which_nobody_told_us_is_learnt_of_at_the_next_ping(room: NodeRoom) -> None:
+    laptop = await room.log_in()
+    await room.real_register.claim("ann", Seat("desk", "n2", "1.1"))
+    assert laptop.line.session.devices == 1
+    laptop.say(Ping(0, 0))
+    await until(lambda: laptop.line.session.devices == 2)
+
+
 async def test_who_leaves_gives_the_seat_back(room: NodeRoom) -> None:
     ann = await room.log_in()
     ann.hang_up()
