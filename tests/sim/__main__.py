@@ -1,4 +1,4 @@
-"""`python -m tests.sim [--seeds N] [--seed N]`: worlds of simulated nodes and brokers, one after the other."""
+"""The simulated world: `make sim`, `make sim SEEDS=5000`, `make sim SEED=n`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def live(seed: int) -> tuple[World, str]:
     try:
         world.run()
     except Broken as broken:
-        story = world.ledger.history(broken.text)
-        return world, f"{broken.why} [{broken.text.decode()}]\n{world.storm_odds}\n{story}\nmake sim SEED={seed}"
+        trace = world.ledger.history(broken.id)
+        said = world.ledger.said.get(broken.id)
+        what = f" [{said.text.decode() or 'READ'}]" if said is not None else ""
+        return world, f"{broken.why}{what}\n{trace}\n{world.storm_odds}\n{world.shape}\nmake sim SEED={seed}"
     except Deadlock:
         return world, f"deadlock: nothing is ready, nothing is timed\nmake sim SEED={seed}"
     return world, ""
@@ -41,7 +43,7 @@ def main() -> int:
     begun_s, messages, faults = time.monotonic(), 0, 0
     for count, seed in enumerate(seeds, 1):
         world, wrong = live(seed)
-        messages, faults = messages + len(world.ledger.messages), faults + world.faults
+        messages, faults = messages + len(world.ledger.said), faults + world.faults
         if wrong:
             print(f"{wrong}\nred at seed {count} of {len(seeds)}")
             return 1

@@ -1,14 +1,14 @@
-"""A client of the simulated world, as the specification has it (§10, §11): what it keeps over its connections, and the
-fake transport between it and a node, which can be cut, halved and slowed.
+"""A client of the simulated world: the cores of the Python client (protocol/client_core.py, connection.py), a memory that
+outlives its connections, and habits that its seed decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from protocol.client_core import Fate, Incoming, Mark, Outgoing, Take, fate_of
 from protocol.connection import ClientConnection, Closing
 from protocol.errors import ERRORS, Code
 from protocol.messages import (
@@ -20,120 +20,21 @@ from protocol.messages import (
     GoAway,
     Gone,
     Hello,
+    Read,
+    ReadSync,
     Receipt,
     Send,
     Sent,
+    Signal,
+    Signalled,
     Welcome,
 )  # fmt: skip
 from protocol.names import device_tag, message_id
-from protocol.wire import FEATURES, Flag, Processed, Scheme, Status, Type
-from tests.sim.ledger import Broken, Told
-from tests.sim.links import STEP_S
+from protocol.wire import FEATURES, Flag, Scheme, Type
+from tests.sim.ledger import Broken, Said
+from tests.sim.pipe import Pipe
 
 UNANSWERED_MAX = 12
-
-
-class Pipe:
-    """One connection. Implements chatd.ports.Wire for the node's end."""
-
-    def __init__(self, world: Any, device: Device, node: Any, seed: int) -> None:
-        self._world, self._device, self.node = world, device, node
-        self._loop = world.loop
-        self.random = Random(seed)
-        self._up_s = self._down_s = 0.0
-        self.is_broken = False
-        self._is_reading = True
-        self._held: list[bytes] = []
-        self._device_gone = self._line_gone = False
-        self.line = node.board.enter(self, device.name, preface=True)
-
-    def _later_s(self, last_s: float) -> float:
-        return max(last_s + STEP_S, self._loop.time() + self.random.random() ** 3 * 0.03)
-
-    def say(self, data: bytes) -> None:
-        """The client writes."""
-        if not self.is_broken:
-            self._up_s = self._later_s(self._up_s)
-            self._loop.call_at(self._up_s, self._up, data)
-
-    def _up(self, data: bytes) -> None:
-        if self.is_broken or self._line_gone:
-            return
-        if self._is_reading:
-            self.line.receive(data)
-        else:
-            self._held.append(data)
-
-    def write(self, chunks: list[bytes]) -> None:
-        """The node writes."""
-        if self.node.process.has(self._world.odds.cut_before_write):
-            self.cut("before it was written")
-        if not self.is_broken:
-            self._down_s = self._later_s(self._down_s)
-            self._loop.call_at(self._down_s, self._down, b"".join(chunks))
-
-    def _down(self, data: bytes) -> None:
-        if self._device_gone:
-            return
-        if self.is_broken:  # a part of it, perhaps, and then no more
-            self._device_gone = True
-            data = data[: self.random.randrange(len(data) + 1)] if self.random.random() < 0.5 else b""
-        if data:
-            self._device.receive(self, data)
-
-    def pending_bytes(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        self._is_reading = False
-
-    def resume_reading(self) -> None:
-        self._is_reading = True
-        held, self._held = self._held, []
-        for data in held:
-            self._loop.call_soon(self._up, data)
-
-    def greeted(self) -> None:
-        pass
-
-    def close(self, code: Code | None, detail: str) -> None:
-        """The node closes."""
-        self._loop.call_at(self._later_s(self._down_s), self._lose_device)
-        self._loop.call_soon(self._lose_line)
-
-    def hang_up(self) -> None:
-        """The client closes: the node hears it behind what was written."""
-        self._device_gone = True
-        self._loop.call_at(self._later_s(self._up_s), self._lose_line)
-
-    def cut(self, why: str) -> None:
-        """Both ends learn of it, in their time; in a rough world the node learns much later."""
-        if not self.is_broken:
-            self.is_broken = True
-            self._world.ledger.note(b"", f"cut {self._device.name}: {why}")
-            late_s = self.random.choice((0.1, 1.0)) if self._world.is_gentle else self.random.choice((0.1, 5.0))
-            self._loop.call_later(self.random.random() * late_s, self._lose_line)
-            self._loop.call_later(0.03 + self.random.random() * 0.2, self._lose_device)
-
-    def _lose_line(self) -> None:
-        if not self._line_gone:
-            self._line_gone = True
-            if self.node.process.is_alive:
-                self.line.lost("cut")
-
-    def _lose_device(self) -> None:
-        self._device_gone = True
-        self._device.lost(self)
-
-
-@dataclass
-class Waiting:
-    """A SEND without an answer."""
-
-    send: Send
-    text: bytes
-    is_sent: bool = False
-    was_sent_before: bool = False  # in an earlier session
 
 
 class Device:
@@ -144,21 +45,20 @@ class Device:
         self.tag = device_tag(user, device)
         self._world, self._loop, self._ledger = world, world.loop, world.ledger
         self.random = Random(seed)
-        self.position: int | None = None
-        self.generation = b""
-        self._last_cid = 0
-        self.waiting: dict[int, Waiting] = {}
-        self._retries = 0
+        self.outgoing = Outgoing(1, ())
+        self.place = Incoming(b"", 0)
         self.pipe: Pipe | None = None
         self._conn: ClientConnection | None = None
+        self._hello_ref = 0
         self._welcome_s = 0.0
+        self._held_until_s = 0.0  # told BUSY: nothing leaves before
         self._ack_due = False
-        self.is_in = False
-        self.evicted = 0
+        self._emptied = 0  # how often the store was, as far as this device knows
+        self.is_in = self.is_leaving = self.has_gone = False
 
     @property
     def is_quiet(self) -> bool:
-        return not self.waiting and not self._retries
+        return not len(self.outgoing) and not self._ack_due
 
     # --- connections
 
@@ -169,12 +69,14 @@ class Device:
         if pipe is None or pipe.line is None:
             self._loop.call_later(0.5, self.connect)
             return
-        credit = 64 if self._world.is_gentle else self.random.choice((2, 8, 64))
+        credit = 64 if self._world.shape.is_gentle else self.random.choice((2, 8, 64))
+        place = self.place
+        self._hello_ref = place.hello()
         hello = Hello(
-            self.position or 0, 0, 0, FEATURES, self.user, self.device, int(Scheme.PASSWORD), "secret",
-            self.generation, credit, {},
+            self._hello_ref, 0, 0, FEATURES, self.user, self.device, int(Scheme.PASSWORD), "secret",
+            place.generation, credit, {},
         )  # fmt: skip
-        self._ledger.acknowledged(self.user, self.position or 0)  # HELLO says so too
+        self._ledger.processed(self.user, place.generation, place.processed)  # HELLO says so too
         self.pipe, self._conn = pipe, ClientConnection(hello, now_s=self._loop.time(), login_s_max=10.0)
         self._world.on_doorstep(self.user)
         self._flush()
@@ -191,49 +93,73 @@ class Device:
     def lost(self, pipe: Pipe) -> None:
         """The connection is gone: again, after a while."""
         if pipe is self.pipe:
-            self.pipe = self._conn = None
-            self.is_in = False
+            self._forget()
             self._loop.call_later(self.random.random() * 0.6, self.connect)
+
+    def _forget(self) -> None:
+        self.pipe = self._conn = None
+        self.is_in = self.is_leaving = False
+        self.outgoing.lose_connection()
 
     def _drop(self, pipe: Pipe, why: str) -> None:
         self._ledger.note(b"", f"{self.name} goes: {why}")
         pipe.hang_up()
         self.lost(pipe)
 
-    def leave(self) -> None:
+    def leave(self, *, for_good: bool = False) -> None:
         """A clean good-bye, and back again."""
-        if self.pipe is not None and self.is_in and self._conn is not None:
-            self._conn.send(Bye(0, 0))
-            self._flush()
-            self._drop(self.pipe, "BYE")
+        if self.pipe is None or not self.is_in or self._conn is None:
+            return
+        pipe = self.pipe
+        self._conn.send(Bye(0, 0))
+        self._flush()
+        if for_good:
+            self.has_gone = True
+            pipe.hang_up()
+            self._forget()
+        else:
+            self._drop(pipe, "BYE")
+
+    def _go_elsewhere(self, pipe: Pipe) -> None:
+        if pipe is self.pipe:
+            self.leave()
 
     def _flush(self) -> None:
-        if self._conn is not None and self.pipe is not None:
-            data = b"".join(self._conn.bytes_to_send())
-            if data:
-                self._conn.spoke(self._loop.time())
-                self.pipe.say(data)
+        if self._conn is None or self.pipe is None:
+            return
+        if self.is_in and not self.is_leaving and self._loop.time() >= self._held_until_s:
+            for request in self.outgoing.transmit(UNANSWERED_MAX):
+                self._conn.send(request)
+        data = b"".join(self._conn.bytes_to_send())
+        if data:
+            self._conn.spoke(self._loop.time())
+            self.pipe.say(data)
 
     # --- sending
 
-    def say(self, to: str, text: bytes, *, wants_receipt: bool) -> None:
+    def say(self, to: str, text: bytes, *, flags: int = 0, ttl_s: int | None = None) -> None:
         """A new message, now or at the next login."""
-        self._ledger.messages[text] = Told(self.name.partition("/")[0], self.tag, to, wants_receipt)
-        self._send(to, text, int(Flag.RECEIPT) * wants_receipt)
+        expires_ms = self._loop.now_ms() + ttl_s * 1000 if ttl_s else 0
+        wants = bool(flags & Flag.RECEIPT)
+        self._request(
+            Send(0, flags, to, text, ttl_s), Said(self.user, self.device, to, b"", text, wants, expires_ms, False)
+        )
 
-    def _send(self, to: str, text: bytes, flags: int) -> None:
-        self._last_cid += 1
-        cid = self._last_cid
-        item = self.waiting[cid] = Waiting(Send(cid, flags, to, text), text)
-        self._ledger.sent(text, message_id(self.tag, cid), self.name)
-        if self.is_in:
-            self._put(item)
+    def _read(self, message: Deliver) -> None:
+        said = Said(self.user, self.device, message.sender, message.id, b"", False, 0, False)
+        self._request(Read(0, 0, message.sender, (message.id,)), said)
+
+    def _request(self, request: Send | Read, said: Said) -> None:
+        numbered = self.outgoing.post(request)
+        self._ledger.say(message_id(self.tag, numbered.ref), said)
+        self._flush()
+
+    def signal(self, to: str, text: bytes) -> None:
+        """Something that may be lost."""
+        if self.is_in and self._conn is not None:
+            self._ledger.signals.add((to, text))
+            self._conn.send(Signal(0, 0, to, text))
             self._flush()
-
-    def _put(self, item: Waiting) -> None:
-        assert self._conn is not None
-        item.was_sent_before, item.is_sent = item.is_sent, True
-        self._conn.send(item.send)
 
     # --- hearing
 
@@ -254,82 +180,114 @@ class Device:
 
     def _welcome(self, pipe: Pipe, welcome: Welcome) -> None:
         assert self._conn is not None
-        if self.position is not None and (welcome.generation, welcome.cursor) != (self.generation, self.position):
-            raise Broken(f"{self.name} stood at {self.position}; WELCOME says {welcome.cursor} of {welcome.ref}")
-        self.position, self.generation = welcome.cursor, welcome.generation
-        self._conn.position = self.position
+        place = self.place
+        may_differ = not place.generation or self._emptied != self._ledger.emptied or self._ledger.is_unsure
+        if not may_differ and (welcome.generation, welcome.cursor) != (place.generation, self._hello_ref):
+            raise Broken(f"{self.name} stood at {self._hello_ref}; WELCOME says {welcome.cursor} of {welcome.ref}")
+        self._emptied = self._ledger.emptied if welcome.generation != place.generation else self._emptied
+        place.welcome(welcome)
+        self._ledger.enrol(self.user, self.device, welcome.cursor)
+        self._conn.position = place.processed
         self._welcome_s, self.is_in = self._loop.time(), True
         self._ledger.note(
-            b"", f"{self.name} is in at {pipe.node.process.name}, position {self.position} of {welcome.ref}"
+            b"", f"{self.name} is in at {pipe.node.process.name}, position {place.processed} of {welcome.ref}"
         )
-        for cid in sorted(self.waiting):
-            self._put(self.waiting[cid])
 
     def _accepted(self, pipe: Pipe, accepted: Accepted) -> None:
         for cid in accepted.cids:
-            if self.waiting.pop(cid, None) is None:
-                raise Broken(f"{self.name}: cid {cid} was answered twice")
+            if self.outgoing.answer(cid) is None:
+                raise Broken(f"{self.name}: cid {cid} was answered twice", message_id(self.tag, cid))
             self._ledger.accepted(message_id(self.tag, cid))
 
     def _error(self, pipe: Pipe, error: Error) -> None:
-        if error.code == Code.BUSY and error.ref and error.processed == Processed.NO:
-            return self._busy(pipe, error)
-        if ERRORS[Code(error.code)].closes and (ERRORS[Code(error.code)].retry or error.code == Code.REPLACED):
-            self.evicted += error.code == Code.REPLACED
-            return self._drop(pipe, f"{Code(error.code).name} {error.detail}")
-        raise Broken(f"{self.name} was told {Code(error.code).name} of {error.ref}: {error.detail}")
+        code = Code(error.code)
+        if error.ref in self.outgoing.flight:
+            fate = fate_of(error)
+            if fate is Fate.AGAIN:
+                self._busy(error)
+            elif fate is Fate.UNKNOWN:
+                self._drop(pipe, f"nobody knows what became of {error.ref}")
+            else:
+                raise Broken(f"{self.name} was told {code.name} {error.detail}", message_id(self.tag, error.ref))
+        elif ERRORS[code].closes and (ERRORS[code].retry or code == Code.REPLACED):
+            if code == Code.REPLACED:
+                self._world.replaced(self)
+            self._drop(pipe, f"{code.name} {error.detail}")
+        else:
+            raise Broken(f"{self.name} was told {code.name} of {error.ref}: {error.detail}")
 
-    def _busy(self, pipe: Pipe, error: Error) -> None:
-        item = self.waiting[error.ref]
-        if item.was_sent_before:
-            return self._drop(pipe, f"a resend, {error.ref}, was refused")
-        del self.waiting[error.ref]
-        self._ledger.refuse(message_id(self.tag, error.ref))
-        self._retries += 1
-        self._loop.call_later(error.retry_after_ms / 1000 + self.random.random(), self._again, item)
-        return None
-
-    def _again(self, item: Waiting) -> None:
-        self._retries -= 1
-        self._send(item.send.to, item.text, item.send.flags)
+    def _busy(self, error: Error) -> None:
+        self._ledger.note(message_id(self.tag, error.ref), f"refused for now: {error.detail}")
+        self.outgoing.refuse(error.ref)
+        self._held_until_s = self._loop.time() + error.retry_after_ms / 1000
+        self._loop.call_at(self._held_until_s, self._flush)
 
     def _closing(self, pipe: Pipe, closing: Closing) -> None:
         if closing.code not in (Code.SILENT, Code.LOGIN_TIMEOUT):
             raise Broken(f"{self.name} cannot go on: {closing}")
         self._drop(pipe, closing.code.name)
 
+    def _go_away(self, pipe: Pipe, told: GoAway) -> None:
+        self.is_leaving = True
+        after_s = self.random.uniform(told.after_ms_min, told.after_ms_max) / 1000
+        self._ledger.note(b"", f"{self.name} is told to go, and will in {after_s:.2f} s")
+        self._loop.call_later(after_s, self._go_elsewhere, pipe)
+
+    def _signalled(self, pipe: Pipe, signal: Signalled) -> None:
+        self._ledger.signalled(self.name, signal.payload)
+        self._world.heard.add((self.name, signal.payload))
+
+    # --- deliveries
+
     def _delivery(self, pipe: Pipe, message: Any) -> None:
-        assert self.position is not None
-        assert self._conn is not None
-        if message.ref <= self.position:
-            return  # a repeat
-        if message.ref != self.position + 1:
-            raise Broken(f"{self.name} stood at {self.position} and was delivered {message.ref}")
-        id_ = message.ids[0] if type(message) is Receipt else b"" if type(message) is Gone else message.id
-        self._ledger.at(self.user, self.device, message.ref, _TYPES[type(message)], id_)
-        if type(message) is Deliver:
-            since_s = self._welcome_s if self._world.is_gentle else None
-            self._ledger.delivered(self.user, self.device, message.ref, id_, since_s)
-        elif type(message) is Receipt and message.status == Status.DELIVERED:
-            for told in message.ids:
-                self._ledger.receipt(self.user, self.device, told)
-        elif type(message) is Gone:
-            raise Broken(f"{self.name}: {message}")
-        self.position = message.ref
-        self._conn.position = self.position
+        last = message.last if type(message) is Gone else message.ref
+        before = self.place.received
+        take = self.place.take(message.ref, last)
+        if take is Take.GAP:
+            raise Broken(f"{self.name} stood at {before} and was delivered {message.ref}")
+        if take is Take.NEW:
+            self._new(message, before)
         if not self._ack_due:
             self._ack_due = True
             self._loop.call_later(self.random.random() * 0.3, self._ack)
 
+    def _new(self, message: Any, before: int) -> None:
+        ledger, generation = self._ledger, self.place.generation
+        if type(message) is Gone:
+            for seq in range(max(message.ref, before + 1), message.last + 1):
+                ledger.at(self.user, generation, seq, int(Type.GONE), b"")
+            ledger.note(b"", f"{self.name} is told that {message.ref} to {message.last} are gone")
+        elif type(message) is Deliver:
+            ledger.at(self.user, generation, message.ref, int(Type.DELIVER), message.id)
+            since_s = self._welcome_s if self._world.shape.is_gentle else None
+            ledger.delivered(self.user, self.device, message.ref, message.id, since_s)
+            if message.flags & Flag.READ_RECEIPT and self.random.random() < self._world.shape.read:
+                self._read(message)
+        elif type(message) is Receipt:
+            ledger.at(self.user, generation, message.ref, int(Type.RECEIPT), message.ids[0])
+            for id_ in message.ids:
+                ledger.receipt(self.name, message.peer, message.status, id_)
+        elif type(message) is Sent:
+            ledger.at(self.user, generation, message.ref, int(Type.SENT), message.id)
+            ledger.copied(self.name, message.id)
+        else:
+            ledger.at(self.user, generation, message.ref, int(Type.READ_SYNC), message.ids[0])
+            ledger.read_synced(self.name, message.ids[0])
+
     def _ack(self) -> None:
+        """What came is processed now."""
         self._ack_due = False
-        if self.is_in and self._conn is not None and self.position:
-            self._ledger.acknowledged(self.user, self.position)
-            self._conn.send(Ack(self.position, 0))
-            self._flush()
+        place = self.place
+        place.finish(Mark(place.epoch, place.received))
+        self._ledger.processed(self.user, place.generation, place.processed)
+        if self.is_in and self._conn is not None:
+            self._conn.position = place.processed
+            seq = place.ack_due()
+            if seq is not None:
+                self._conn.send(Ack(seq, 0))
+                self._flush()
 
 
-_TYPES = {Deliver: int(Type.DELIVER), Sent: int(Type.SENT), Receipt: int(Type.RECEIPT), Gone: int(Type.GONE)}
 _TAKES: dict[type, Callable[[Device, Pipe, Any], None]] = {
     Welcome: Device._welcome,
     Accepted: Device._accepted,
@@ -338,6 +296,8 @@ _TAKES: dict[type, Callable[[Device, Pipe, Any], None]] = {
     Deliver: Device._delivery,
     Sent: Device._delivery,
     Receipt: Device._delivery,
+    ReadSync: Device._delivery,
     Gone: Device._delivery,
-    GoAway: lambda device, pipe, event: None,
+    Signalled: Device._signalled,
+    GoAway: Device._go_away,
 }

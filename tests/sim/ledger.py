@@ -1,163 +1,196 @@
-"""What was said, accepted, seen and told, and the promises that this must keep. Broken ones raise at once."""
+"""What was said, answered, seen and told in one world, and the promises that can be checked at once. Broken ones raise;
+what can only be known at the end is in promises.py.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from protocol.wire import Type
+from protocol.wire import Status, Type
 
 PROMPT_S_MAX = 2.0  # in a gentle world, from ACCEPTED (or WELCOME) to the screen
 
 
-class Broken(Exception):
-    """A promise does not hold; `text` names the message whose history explains it."""
+Item = tuple[int, bytes]  # type and id
 
-    def __init__(self, why: str, text: bytes = b"") -> None:
+
+class Broken(Exception):
+    """A promise does not hold; `id` names the message whose history explains it."""
+
+    def __init__(self, why: str, id_: bytes = b"") -> None:
         super().__init__(why)
-        self.why, self.text = why, text
+        self.why, self.id = why, id_
 
 
 @dataclass
-class Told:
-    """One message, from its sender's first try to its end."""
+class Said:
+    """One SEND or READ, from its sender's first try to its end. Its id is its own for ever."""
 
     sender: str
-    tag: bytes
+    device: str
     to: str
+    of: bytes  # READ: the message that was read; b"" = a SEND
+    text: bytes
     wants_receipt: bool
-    ids: list[bytes] = field(default_factory=list)  # one for each cid it went out under
-    accepted: bytes = b""
+    expires_ms: int  # at the earliest; 0: not in the life of a world
+    is_unsure: bool  # the store came back empty behind it: nothing is promised
     accepted_s: float = 0.0
-    receipts: set[str] = field(default_factory=set)  # devices of the sender that were told
+    told: dict[int, set[str]] = field(default_factory=dict)  # status → devices of the sender
 
 
 class Ledger:
-    """All messages of one world, by their text, which is unique."""
+    """All requests of one world, by their ids. Devices are named user/device."""
 
-    def __init__(self, clock_s: Any) -> None:
-        self._clock_s = clock_s
-        self.messages: dict[bytes, Told] = {}
-        self.by_id: dict[bytes, bytes] = {}
-        self.refused: set[bytes] = set()
-        self.acked: set[bytes] = set()
-        self.seen: dict[str, dict[str, dict[bytes, int]]] = {}  # user → device → id → seq
-        self.queues: dict[str, dict[int, tuple[int, bytes]]] = {}  # user → seq → (type, id), as first seen
-        self.told: dict[str, dict[str, set[bytes]]] = {}  # user → device → ids with a DELIVERED receipt
-        self.copies: dict[str, dict[str, set[bytes]]] = {}  # user → device → ids in SENT
+    def __init__(self, clock_s: Callable[[], float], now_ms: Callable[[], int]) -> None:
+        self._clock_s, self.now_ms = clock_s, now_ms
+        self.said: dict[bytes, Said] = {}
+        self.texts: dict[bytes, bytes] = {}
+        self.devices: dict[str, dict[str, int]] = {}  # user → device → the seq behind which it began
+        self.shared: set[str] = set()  # users who had two devices from the start: they get copies of all that they say
+        self.seen: dict[str, dict[bytes, int]] = {}  # device → message → seq
+        self.copies: dict[str, set[bytes]] = {}  # device → SENT and READ_SYNC
+        self.acked: set[bytes] = set()  # messages that a device said to have processed
+        self.queues: dict[tuple[str, bytes], dict[int, Item]] = {}  # by user and generation, then seq
+        self.signals: set[tuple[str, bytes]] = set()  # receiver, text
+        self.emptied = 0
+        self.is_unsure = False
         self._history: list[tuple[float, bytes, str]] = []
 
-    def note(self, id_or_text: bytes, what: str) -> None:
-        """One line of a message's history; b"": of the world's."""
-        self._history.append((self._clock_s(), self.by_id.get(id_or_text, id_or_text), what))
+    # --- the story
 
-    def history(self, text: bytes) -> str:
-        """What happened to a message, and round it."""
-        of_it = [at_s for at_s, whose, _ in self._history if whose == text]
-        begin_s, end_s = (min(of_it), max(of_it)) if of_it else (0.0, 1e9)
+    def note(self, id_: bytes, what: str) -> None:
+        """One line of a message's history; b"": of the world's."""
+        self._history.append((self._clock_s(), id_, what))
+
+    def history(self, id_: bytes) -> str:
+        """What happened to a message, and round it; of the whole world when there is none."""
+        of_it = [at_s for at_s, whose, _ in self._history if id_ and whose == id_]
+        begin_s, end_s = (min(of_it) - 1, max(of_it) + 20) if of_it else (self._clock_s() - 60, 1e12)
         return "\n".join(
             f"  {at_s - 1000:9.4f}  {what}"
             for at_s, whose, what in self._history
-            if whose == text or (not whose and begin_s - 1 <= at_s <= end_s + 20)
+            if (id_ and whose == id_) or (not whose and begin_s <= at_s <= end_s)
         )
 
-    def enrol(self, user: str, device: str) -> None:
-        for book in (self.seen, self.told, self.copies):
-            book.setdefault(user, {})[device] = {} if book is self.seen else set()  # type: ignore[assignment]
-        self.queues.setdefault(user, {})
+    # --- the world's side
+
+    def enrol(self, user: str, device: str, begin: int) -> None:
+        """A device is in for the first time, behind seq `begin`."""
+        self.devices.setdefault(user, {}).setdefault(device, begin)
+
+    def store_emptied(self) -> None:
+        """Nothing is promised of what was said so far, and until `settled`."""
+        self.emptied += 1
+        self.is_unsure = True
+        for said in self.said.values():
+            said.is_unsure = True
+        for devices in self.devices.values():
+            for device in devices:
+                devices[device] = 0
+
+    def settled(self) -> None:
+        """Everybody is in again."""
+        self.is_unsure = False
 
     # --- the sender's side
 
-    def sent(self, text: bytes, id_: bytes, who: str) -> None:
-        self.by_id[id_] = text
-        self.messages[text].ids.append(id_)
-        self.note(text, f"{who} sends it to {self.messages[text].to}, id …{id_[-7:].hex()}")
+    def say(self, id_: bytes, said: Said) -> None:
+        """A new request is about to leave."""
+        said.is_unsure = self.is_unsure
+        self.said[id_] = said
+        what = f"says READ of …{said.of[-7:].hex()}" if said.of else f"sends {said.text.decode()}"
+        self.note(id_, f"{said.sender}/{said.device} {what} to {said.to}, cid {int.from_bytes(id_[-7:], 'big')}")
 
     def accepted(self, id_: bytes) -> None:
-        text = self.by_id[id_]
-        message = self.messages[text]
-        self.note(text, "ACCEPTED")
-        if id_ in self.refused:
-            raise Broken("accepted, and refused before", text)
-        if message.accepted not in (b"", id_):
-            raise Broken("accepted under two cids", text)
-        if not message.accepted:
-            message.accepted, message.accepted_s = id_, self._clock_s()
-
-    def refuse(self, id_: bytes) -> None:
-        """Refused for good: it goes out under a new cid."""
-        text = self.by_id[id_]
-        self.note(text, "refused")
-        if self.messages[text].accepted == id_:
-            raise Broken("refused, and accepted before", text)
-        self.refused.add(id_)
+        said = self.said[id_]
+        self.note(id_, "ACCEPTED")
+        said.accepted_s = said.accepted_s or self._clock_s()
 
     # --- the receiver's side
 
-    def at(self, user: str, device: str, seq: int, type_: int, id_: bytes) -> None:
-        """Every device sees the same at the same seq."""
-        first = self.queues[user].setdefault(seq, (type_, id_))
-        if first != (type_, id_):
-            raise Broken(
-                f"devices of {user} disagree about seq {seq}: {first} and {(type_, id_)}", self.by_id.get(id_, b"")
-            )
+    def at(self, user: str, generation: bytes, seq: int, type_: int, id_: bytes) -> None:
+        """Every device of a user sees the same at the same seq; but for what expired, which one may have seen before."""
+        queue = self.queues.setdefault((user, generation), {})
+        first = queue.setdefault(seq, (type_, id_))
+        if first == (type_, id_) or self.is_unsure:
+            return
+        if Type.GONE in (type_, first[0]):
+            queue[seq] = first if type_ == Type.GONE else (type_, id_)
+            if self._may_be_gone(queue[seq]):
+                return
+        raise Broken(f"devices of {user} disagree about seq {seq}: {first} and {(type_, id_)}", id_ or first[1])
+
+    def _may_be_gone(self, item: Item) -> bool:
+        said = self.said[item[1]] if item[0] == Type.DELIVER else None
+        return said is not None and 0 < said.expires_ms <= self.now_ms()
 
     def delivered(self, user: str, device: str, seq: int, id_: bytes, since_s: float | None) -> None:
         """`since_s`: when its session began, in a gentle world; else None."""
-        self.note(id_, f"seen by {user}/{device} as {seq}")
-        text = self.by_id.get(id_)
-        if text is None or self.messages[text].to != user:
-            raise Broken(f"{user} saw what nobody sent it", text or b"")
-        if id_ in self.refused:
-            raise Broken("seen, though its sender was told that it was refused", text)
-        if id_ in self.seen[user][device]:
-            raise Broken(f"{user}/{device} saw it twice", text)
-        self.seen[user][device][id_] = seq
-        message = self.messages[text]
-        if since_s is not None and message.accepted:
-            late_s = self._clock_s() - max(since_s, message.accepted_s)
+        name = f"{user}/{device}"
+        self.note(id_, f"seen by {name} as {seq}")
+        said = self.said.get(id_)
+        if said is None or said.to != user or said.of:
+            raise Broken(f"{name} saw what nobody sent it", id_)
+        seen = self.seen.setdefault(name, {})
+        if id_ in seen and not said.is_unsure:
+            raise Broken(f"{name} saw it twice", id_)
+        if Status.FAILED in said.told and not said.is_unsure:
+            raise Broken(f"{name} saw it, though its sender was told FAILED", id_)
+        seen[id_] = seq
+        if since_s is not None and said.accepted_s:
+            late_s = self._clock_s() - max(since_s, said.accepted_s)
             if late_s > PROMPT_S_MAX:
-                raise Broken(f"{user}/{device} saw it {late_s:.1f} s late, though nothing was lost", text)
+                raise Broken(f"{name} saw it {late_s:.1f} s late, though nothing was lost", id_)
 
-    def acknowledged(self, user: str, position: int) -> None:
-        """A device of the user is about to say that it processed all up to `position`."""
-        for seq, (type_, id_) in self.queues[user].items():
-            if type_ == Type.DELIVER and seq <= position:
+    def copied(self, name: str, id_: bytes) -> None:
+        """SENT: a device of the sender learns of it."""
+        said = self.said.get(id_)
+        if said is None or said.sender != name.partition("/")[0] or said.of:
+            raise Broken(f"{name} was told of what its user never sent", id_)
+        self._copy(name, id_, said)
+
+    def read_synced(self, name: str, of: bytes) -> None:
+        """READ_SYNC: a device of the reader learns of it."""
+        user = name.partition("/")[0]
+        ids = [id_ for id_, said in self.said.items() if said.of == of and said.sender == user]
+        if not ids:
+            raise Broken(f"{name} was told of a READ that its user never said", of)
+        fresh = [id_ for id_ in ids if id_ not in self.copies.get(name, ())]
+        self._copy(name, (fresh or ids)[0], self.said[ids[0]])
+
+    def _copy(self, name: str, id_: bytes, said: Said) -> None:
+        copies = self.copies.setdefault(name, set())
+        if id_ in copies and not said.is_unsure:
+            raise Broken(f"{name} was told twice what its user said", id_)
+        copies.add(id_)
+
+    def processed(self, user: str, generation: bytes, seq: int) -> None:
+        """A device is about to say that it processed all up to `seq`."""
+        for at, (type_, id_) in self.queues.get((user, generation), {}).items():
+            if type_ == Type.DELIVER and at <= seq:
                 self.acked.add(id_)
 
-    def receipt(self, user: str, device: str, id_: bytes) -> None:
-        self.note(id_, f"{user}/{device} is told DELIVERED")
-        if id_ not in self.acked:
-            raise Broken("told DELIVERED before any device had acknowledged it", self.by_id.get(id_, b""))
-        self.told[user][device].add(id_)
+    def receipt(self, name: str, peer: str, status: int, id_: bytes) -> None:
+        """A device of the sender is told what became of a message."""
+        said = self.said.get(id_)
+        self.note(id_, f"{name} is told {Status(status).name}")
+        if said is None or said.sender != name.partition("/")[0] or said.to != peer or said.of:
+            raise Broken(f"{name} was told {Status(status).name} of what its user did not send to {peer}", id_)
+        said.told.setdefault(status, set()).add(name)
+        if not said.is_unsure and not self._is_true(status, id_, said):
+            raise Broken(f"told {Status(status).name}, which is not so", id_)
 
-    # --- the end
+    def _is_true(self, status: int, id_: bytes, said: Said) -> bool:
+        if status == Status.DELIVERED:
+            return id_ in self.acked and said.wants_receipt and Status.FAILED not in said.told
+        if status == Status.READ:
+            return any(other.of == id_ and other.sender == said.to for other in self.said.values())
+        if status == Status.EXPIRED:
+            return said.wants_receipt and 0 < said.expires_ms <= self.now_ms()
+        return not any(id_ in self.seen.get(f"{said.to}/{device}", ()) for device in self.devices.get(said.to, ()))
 
-    def unfinished(self) -> tuple[str, bytes] | None:
-        """What is still owed, if anything."""
-        for text, message in self.messages.items():
-            id_ = message.accepted
-            if not id_:
-                return "never answered", text
-            for device, seen in self.seen[message.to].items():
-                if id_ not in seen:
-                    return f"accepted, and not seen by {message.to}/{device}", text
-        return None
-
-    def untold(self) -> tuple[str, bytes] | None:
-        """A receipt that was asked for and is missing, or a copy."""
-        for text, message in self.messages.items():
-            for device, told in self.told[message.sender].items():
-                if message.wants_receipt and message.accepted not in told:
-                    return f"{message.sender}/{device} was not told DELIVERED", text
-        return None
-
-    def check_order(self) -> None:
-        """What one device sent to one user is seen in the order of its cids."""
-        for user, devices in self.seen.items():
-            for device, seen in devices.items():
-                last: dict[bytes, bytes] = {}
-                for id_ in sorted(seen, key=lambda it: seen[it]):
-                    if id_ < last.get(id_[:9], b""):
-                        raise Broken(f"{user}/{device} saw it behind a later one", self.by_id[id_])
-                    last[id_[:9]] = id_
+    def signalled(self, name: str, text: bytes) -> None:
+        """Nobody hears what was not signalled to him."""
+        if (name.partition("/")[0], text) not in self.signals:
+            raise Broken(f"{name} heard a signal that nobody gave it: {text!r}")

@@ -1,4 +1,4 @@
-"""What may go wrong in one world, and how often: drawn from the seed, so that some worlds know few kinds of faults.
+"""What one world is like: what may go wrong in it and how often, how large it is, and what its people do.
 
 A fault that every world has hides the bugs that another one repairs; with each kind absent from about half of the
 worlds, every pair of kinds is met alone sooner or later.
@@ -24,36 +24,52 @@ class Odds:
     crash_at_done: float = 0.0
     crash_at_post: float = 0.0
     cut: float = 0.0
+    leave: float = 0.0
     crash_node: float = 0.0
+    drain_node: float = 0.0
     crash_broker: float = 0.0
     freeze_broker: float = 0.0
     part_inbound: float = 0.0
     part_inbox: float = 0.0
     store_outage: float = 0.0
+    store_emptied: float = 0.0
     slow_reader: float = 0.0
 
 
 STEPS = {"store_down_before", "store_down_after", "parcel_lost", "parcel_repeated", "post_refused", "cut_before_write",
          "crash_at_hand", "crash_at_done", "crash_at_post"}  # fmt: skip
 STRIKES = tuple(field.name for field in fields(Odds) if field.name not in STEPS)
-# A batch that is refused (a nack, a queue that is missing) while a later one of the same session is taken: a resend of the
-# refused cid is then a repeat, and lost. Until that has an answer, worlds do not know this fault.
-OPEN_QUESTIONS = {"post_refused"}
-GENTLE = {"cut", "parcel_repeated"}  # under these alone a message must be prompt
+SELDOM = {"store_emptied": 0.15}  # the rest: in every second world
+GENTLE = Odds(cut=1.0, leave=0.5, drain_node=0.3, parcel_repeated=0.1)  # nothing is lost but connections, which both
+# ends hear of: here a message must be prompt, long before the PING that would repair a lost hand-over
 
 
-def draw(random: Random) -> Odds:
-    """The odds of one world; every tenth is gentle."""
-    if random.random() < 0.1:
-        return Odds(cut=1.0, parcel_repeated=0.1)
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a world is, and what is said in it."""
+
+    nodes: int
+    brokers: int
+    users: int
+    devices: int  # of each user
+    late_device: bool  # one more comes in the middle
+    count_max: int  # entries in a user's queue
+    ttl: float  # ratio of messages with a short time to live
+    read: float  # ratio of messages that are said to be READ
+    is_gentle: bool
+
+
+def draw(random: Random) -> tuple[Odds, Shape]:
+    """One world; every eighth is gentle."""
+    is_gentle = random.random() < 0.125
     drawn: dict[str, float] = {}
     for field in fields(Odds):
-        if random.random() < 0.5 and field.name not in OPEN_QUESTIONS:
+        if random.random() < SELDOM.get(field.name, 0.5):
             most = 1.0 if field.name in STRIKES else 0.02 if field.name.startswith("crash") else 0.1
             drawn[field.name] = most * random.random()
-    return Odds(**drawn)
-
-
-def is_gentle(odds: Odds) -> bool:
-    """Whether nothing is lost but connections, and both ends learn of that."""
-    return all(not getattr(odds, field.name) or field.name in GENTLE for field in fields(Odds))
+    shape = Shape(
+        nodes=random.randint(1, 3), brokers=random.randint(1, 2), users=random.randint(2, 3), devices=random.randint(1, 2),
+        late_device=random.random() < 0.3, count_max=random.choice((5, 20, 10_000, 10_000)),
+        ttl=random.choice((0.0, 0.0, 0.3)), read=random.choice((0.0, 0.3)), is_gentle=is_gentle,
+    )  # fmt: skip
+    return GENTLE if is_gentle else Odds(**drawn), shape

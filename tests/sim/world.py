@@ -5,84 +5,27 @@ that one seed decides. `World(seed).run()` raises Broken (ledger.py) when a prom
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from brokerd.broker import Broker
-from brokerd.sweeper import Sweeper
-from chatd.line import Line
-from chatd.ports import Identity
-from chatd.postroom import Postroom
-from chatd.switchboard import Switchboard
-from protocol.wire import TTL_S_MAX, Limits
+from protocol.wire import TTL_S_MAX, Flag
+from tests.sim import promises
 from tests.sim.clock import VirtualLoop
 from tests.sim.device import UNANSWERED_MAX, Device
 from tests.sim.ledger import Broken, Ledger
-from tests.sim.links import InboundLink, NodesLink, Process, Rabbit, ShardsLink, StoreLink
-from tests.sim.odds import STRIKES, Odds, draw, is_gentle
+from tests.sim.machines import SHARDS, BrokerMachine, Machine, NodeMachine
+from tests.sim.odds import STRIKES, Odds, draw
+from tests.sim.promises import Owed
+from tests.sim.rabbit import Rabbit
 from tests.sim.store import Store
+from tests.sim.storm import strike
 
-SHARDS: Final = 2
-LEASE_S: Final = 3.0
 STORM_S: Final = 8.0
 HEAL_S_MAX: Final = 150.0
-LIMITS: Final = Limits(unaccepted_max=6, keepalive_s=10.0)
-
-
-def _place_of(line: Line) -> int:
-    return int(line.session.id, 16)
-
-
-# A set of lines is walked in the order of their addresses, which no seed decides; so, by their numbers.
-Line.__hash__ = _place_of  # type: ignore[method-assign,assignment]
-
-
-class Quiet:
-    """A log that nobody reads; what it is told of as an error is one."""
-
-    def __init__(self, world: World, name: str = "") -> None:
-        self._world, self._name = world, name
-
-    def bind(self, **_: Any) -> Quiet:
-        return self
-
-    def exception(self, event: str, **values: Any) -> None:
-        self._world.break_(f"{event} {values}")
-
-    error = exception
-
-    def _nothing(self, event: str, **values: Any) -> None:
-        self._world.ledger.note(b"", f"{self._name}: {event} {values}")
-
-    warning = _nothing
-
-    def info(self, event: str, **_: Any) -> None: ...
-
-    debug = info
-
-
-class Everybody:
-    """Accounts: whoever comes is believed."""
-
-    async def prove(self, scheme: int, user: str, secret: str, peer: str) -> Identity:
-        return Identity(user, None)
-
-    def is_open(self, user: str) -> bool:
-        return True
-
-
-class Machine:
-    """A running chatd or brokerd with its links."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.process = Process(name, world.loop, Random(world.random.getrandbits(32)), lambda: world.odds)
-        self.inbound = InboundLink(self.process, world.rabbit)
-        self.nodes = NodesLink(self.process, world.rabbit)
-        self.store: Any = StoreLink(self.process, world.store)
-        self.log = Quiet(world, name)
-        self.board: Any = None
-        self.postroom: Any = None
-        self.shards: Any = None
+SLOW_S_MAX: Final = 3.0
+USERS: Final = ("ann", "bob", "cid")
+TTLS_S: Final = (1, 3, 10)
 
 
 class World:
@@ -91,18 +34,18 @@ class World:
     def __init__(self, seed: int) -> None:
         self.loop = VirtualLoop()
         self.random = Random(seed)
-        self.storm_odds = draw(self.random)
-        self.is_gentle = is_gentle(self.storm_odds)
+        self.storm_odds, self.shape = draw(self.random)
         self.odds = Odds()
-        self.ledger = Ledger(self.loop.time)
-        self.store = Store(self.loop.time)
+        self.ledger = Ledger(self.loop.time, self.loop.now_ms)
+        self.store = Store(self.loop.time, count_max=self.shape.count_max)
         self.rabbit = Rabbit(SHARDS, self.loop)
-        self.chatds: list[Machine] = []
-        self.brokers: list[Machine] = []
+        self.nodes: list[NodeMachine] = []
+        self.brokers: list[BrokerMachine] = []
         self.devices: list[Device] = []
+        self.heard: set[tuple[str, bytes]] = set()  # signals
         self.faults = 0
-        self._births = 0
         self.broken: Broken | None = None
+        self._births = 0
         self._is_over = False
 
     def run(self) -> None:
@@ -113,7 +56,7 @@ class World:
             self.loop.run_until_complete(self._live())
         finally:
             self._is_over = True
-            for machine in self.chatds + self.brokers:
+            for machine in [*self.nodes, *self.brokers]:
                 machine.process.die()
             rest = asyncio.all_tasks(self.loop)
             for task in rest:
@@ -124,243 +67,204 @@ class World:
         if self.broken is not None:
             raise self.broken
 
-    def break_(self, why: str, text: bytes = b"") -> None:
+    def break_(self, why: str, id_: bytes = b"") -> None:
         """The first fault counts."""
         if self.broken is None and not self._is_over:
-            self.broken = Broken(why, text)
+            self.broken = Broken(why, id_)
 
     def _fault(self, loop: Any, context: dict[str, Any]) -> None:
         fault = context.get("exception")
         if isinstance(fault, Broken):
-            self.break_(fault.why, fault.text)
+            self.break_(fault.why, fault.id)
         else:
             self.break_(f"{context.get('message')}: {fault!r}")
 
+    # --- the life of it
+
     async def _live(self) -> None:
         self._build()
-        await self._until(lambda: all(device.is_in for device in self.devices), "not all could log in")
+        await self._until(self._are_all_in, "not all could log in")
         self.odds = self.storm_odds
         await self._storm()
         self.odds = Odds()
-        await self._until(lambda: self._unfinished() is None, self._unfinished)
+        if self.ledger.emptied:
+            await self._until(self._are_all_in, "not all came back to the empty store")
+            await self._until(self.rabbit.is_empty, "the queues do not run empty")
+            self.ledger.settled()
+            await self._last_words()
+        await self._be_done(lambda: promises.unanswered(self.ledger))
+        await self._be_done(lambda: promises.unseen(self.ledger, self.store))
         await self._until(self._is_idle, "the queues do not run empty")
+        await self._until(self._is_level, "not every device stands at the end of its queue")
         await self._receipts()
-        self.ledger.check_order()
+        if not self.ledger.emptied:  # a new device may be told of by the next PING only
+            await self._be_done(lambda: promises.uncopied(self.ledger, self.store))
+        await self._register()
+        await self._signals()
+        await self._depart()
+        promises.check_order(self.ledger, self.rabbit.nacked)
 
     def _build(self) -> None:
-        for _ in range(self.random.randint(1, 3)):
-            self._start_chatd()
-        for _ in range(self.random.randint(1, 2)):
+        shape = self.shape
+        for _ in range(shape.nodes):
+            self._start_node()
+        for _ in range(shape.brokers):
             self._start_broker()
-        for user in ("ann", "bob", "cid")[: self.random.randint(2, 3)]:
-            for device in ("a", "b")[: self.random.randint(1, 2)]:
-                self.ledger.enrol(user, device)
-                self.devices.append(Device(self, user, device, self.random.getrandbits(32)))
-                self.devices[-1].connect()
+        for user in USERS[: shape.users]:
+            if shape.devices > 1:
+                self.ledger.shared.add(user)
+            for device in ("a", "b")[: shape.devices]:
+                self._add_device(user, device)
 
-    async def _until(self, is_so: Any, why: Any) -> None:
+    def _add_device(self, user: str, device: str) -> None:
+        self.devices.append(Device(self, user, device, self.random.getrandbits(32)))
+        self.devices[-1].connect()
+
+    async def _storm(self) -> None:
+        random, shape = self.random, self.shape
+        begin_s = self.loop.time()
+        end_s = begin_s + STORM_S * (3 if shape.is_gentle else 1)
+        weights = [getattr(self.odds, name) for name in STRIKES]
+        has_late = not shape.late_device
+        while self.loop.time() < end_s:
+            await asyncio.sleep(random.expovariate(2.0 if shape.is_gentle else 6.0))
+            self._stop_if_broken()
+            if not has_late and self.loop.time() > (begin_s + end_s) / 2:
+                has_late = True
+                self._add_device(random.choice(USERS[: shape.users]), "late")
+            if not shape.is_gentle:
+                for _ in range(random.choice((1, 1, 1, 4))):
+                    self.say()
+            if any(weights) and random.random() < (1.0 if shape.is_gentle else 0.25):
+                strike(self, random.choices(STRIKES, weights)[0])
+
+    def say(self, to: str = "") -> None:
+        """Somebody says something to somebody."""
+        random = self.random
+        device, to = random.choice(self.devices), to or random.choice(USERS[: self.shape.users])
+        text = b"m%d" % (len(self.ledger.said) + 1)
+        if random.random() < 0.1:
+            device.signal(to, b"signal " + text)
+        elif len(device.outgoing) < UNANSWERED_MAX:
+            ttl_s = random.choice(TTLS_S) if random.random() < self.shape.ttl else None
+            device.say(to, text, flags=random.choice((0, Flag.RECEIPT, Flag.READ_RECEIPT, Flag.RECEIPT | Flag.READ_RECEIPT)),
+                       ttl_s=ttl_s)  # fmt: skip
+
+    def on_doorstep(self, user: str) -> None:
+        """A device of the user connects. In a gentle world little is said, and most of it just now."""
+        if self.shape.is_gentle and self.odds is self.storm_odds:
+            self.loop.call_later(self.random.random() * 0.15, self.say, user)
+
+    def replaced(self, device: Device) -> None:
+        """A device was told REPLACED on the only connection that it has: a real one would not come back."""
+        if not self.ledger.emptied:
+            self.break_(f"{device.name} was told REPLACED, and has no other session")
+
+    # --- the end of it
+
+    async def _until(self, is_so: Callable[[], bool], why: str) -> None:
+        await self._be_done(lambda: None if is_so() else (why, b""))
+
+    async def _be_done(self, owed: Callable[[], Owed]) -> None:
         end_s = self.loop.time() + HEAL_S_MAX
-        while not is_so():
+        while (what := owed()) is not None:
             self._stop_if_broken()
             if self.loop.time() > end_s:
-                what = why() if callable(why) else (why, b"")
                 raise Broken(f"{what[0]}, {HEAL_S_MAX:.0f} s after the last fault", what[1])
             await asyncio.sleep(0.25)
         self._stop_if_broken()
 
     def _stop_if_broken(self) -> None:
+        if self.rabbit.dead:
+            self.break_(f"a batch was buried: {self.rabbit.dead[0][1]}")
         if self.broken is not None:
             raise self.broken
 
-    def _unfinished(self) -> tuple[str, bytes] | None:
-        return self.ledger.unfinished()
+    def _are_all_in(self) -> bool:
+        queues = self.store.queues
+        return all(
+            device.is_in and device.user in queues and device.place.generation == queues[device.user].generation
+            for device in self.devices
+        )  # fmt: skip
 
     def _is_idle(self) -> bool:
         return self.rabbit.is_empty() and all(device.is_quiet for device in self.devices)
 
     def _is_level(self) -> bool:
-        return all(device.is_in and device.position == self.store.queues[device.user].head for device in self.devices)
+        return self._are_all_in() and all(
+            device.place.processed == self.store.queues[device.user].head for device in self.devices
+        )
+
+    async def _last_words(self) -> None:
+        """What was said before the store came back empty may be lost; now everything holds again."""
+        for device in self.devices:
+            for user in USERS[: self.shape.users]:
+                device.say(user, b"last words %d" % len(self.ledger.said), flags=Flag.RECEIPT)
 
     async def _receipts(self) -> None:
         """Those that a crash left owed come with the sweep, at the latest when the message would have expired."""
         await asyncio.sleep(2)
-        await self._until(self._is_level, "not every device stands at the end of its queue")
-        if self.ledger.untold() is not None:
-            await self._until(lambda: self.brokers and self.brokers[0].inbound.is_ready, "no broker")
+        if promises.untold(self.ledger, self.store) is not None:
+            await self._until(lambda: bool(self.brokers) and self.brokers[0].inbound.is_ready, "no broker")
             self.loop.leap_ms += (TTL_S_MAX + 60) * 1000
-            broker = self.brokers[0]
-            await Sweeper("sweeper", SHARDS, broker.inbound, broker.store, self.loop.now_ms, broker.log).sweep()
-        await self._until(lambda: self.ledger.untold() is None, self.ledger.untold)
+        if (
+            not self.ledger.emptied
+        ):  # they are numbered by seq: those of the new queue may be taken for repeats of the old
+            await self._be_done(lambda: promises.untold(self.ledger, self.store))
+
+    async def _signals(self) -> None:
+        """While nothing goes wrong, signals come through."""
+        await self._until(self._are_all_in, "not all are in")
+        await asyncio.sleep(SLOW_S_MAX)  # slow readers are not signalled to
+        wanted = set()
+        for user in USERS[: self.shape.users]:
+            text = b"hello " + user.encode()
+            self.devices[0].signal(user, text)
+            wanted |= {(device.name, text) for device in self.devices if device.user == user}
+        await self._until(lambda: wanted <= self.heard, "a signal was lost, though nothing went wrong")
+
+    async def _register(self) -> None:
+        """The register has the live sessions, and nothing else; what was lost of it is found by the PINGs."""
+        await self._be_done(self._untrue_register)
+
+    async def _depart(self) -> None:
+        """One device goes for good: its entry does too."""
+        await self._until(self._are_all_in, "not all are in")
+        self.devices[0].leave(for_good=True)
+        await self._be_done(self._untrue_register)
+
+    def _untrue_register(self) -> Owed:
+        users = USERS[: self.shape.users]
+        found = sorted((f"{user}/{seat.device}", seat.node) for user in users for seat in self.store.seats_of(user))
+        there = sorted((device.name, device.pipe.node.name) for device in self.devices if device.is_in and device.pipe)
+        return (f"the register has {found}, and there are {there}", b"") if found != there else None
 
     # --- machines
 
-    def any_node(self, random: Random) -> Machine | None:
+    def any_node(self, random: Random) -> NodeMachine | None:
         """One that takes connections."""
-        alive = [chatd for chatd in self.chatds if chatd.process.is_alive and chatd.board is not None]
-        return random.choice(alive) if alive else None
+        open_ = [node for node in self.nodes if node.is_open()]
+        return random.choice(open_) if open_ else None
 
-    def _start_chatd(self) -> None:
+    def _start_node(self) -> None:
         self._births += 1
-        machine = Machine(self, f"n{self._births}")
-        self.chatds.append(machine)
-        self._begin(machine, self._run_chatd(machine), lambda: self._crashed_chatd(machine))
+        self._start(NodeMachine(self, f"n{self._births}"), self.nodes, self._start_node)
 
     def _start_broker(self) -> None:
         self._births += 1
-        machine = Machine(self, f"b{self._births}")
-        machine.shards = ShardsLink(machine.process, self.rabbit)
-        self.brokers.append(machine)
-        broker = Broker(
-            machine.process.name, SHARDS, inbound=machine.inbound, source=machine.shards, nodes=machine.nodes,
-            sent_queue=machine.store, register=machine.store, clock_ms=self.loop.now_ms, log=machine.log,
-        )  # fmt: skip
-        self._begin(machine, broker.run(), lambda: self._crashed_broker(machine))
+        self._start(BrokerMachine(self, f"b{self._births}"), self.brokers, self._start_broker)
 
-    def _begin(self, machine: Machine, work: Any, at_death: Any) -> None:
-        machine.process.task = task = self.loop.create_task(work)
-        machine.process.at_death.append(at_death)
+    def _start(self, machine: Any, those: list[Any], again: Callable[[], None]) -> None:
+        those.append(machine)
+        machine.process.at_death.append(lambda: self._ended(machine, those, again))
+        machine.begin()
 
-        def ended(task: asyncio.Task[None]) -> None:
-            if machine.process.is_alive:
-                fault = None if task.cancelled() else task.exception()
-                self.break_(f"{machine.process.name} ended: {_leaf(fault)!r}")
-
-        task.add_done_callback(ended)
-
-    async def _run_chatd(self, machine: Machine) -> None:
-        name = machine.process.name
-        async with asyncio.TaskGroup() as tasks:
-            board = Switchboard(
-                name, shards=SHARDS, inbound=machine.inbound, nodes=machine.nodes, sent_queue=machine.store,
-                register=machine.store, accounts=Everybody(), limits=LIMITS, outbox_bytes_max=1 << 20,
-                connections_max=100, tasks=tasks, log=machine.log,
-            )  # fmt: skip
-            board.now_ms = self.loop.now_ms  # type: ignore[method-assign]
-            machine.postroom = postroom = Postroom(board, machine.log)
-            self.rabbit.inboxes[name] = (postroom.take, postroom.lost_some)
-            tasks.create_task(self._keep_lease(machine))
-            machine.board = board
-            while True:
-                await asyncio.sleep(1.0)
-                board.tick()
-
-    async def _keep_lease(self, machine: Machine) -> None:
-        while True:
-            try:
-                await machine.store.renew_lease(machine.process.name, int(LEASE_S * 1000))
-                await asyncio.sleep(LEASE_S / 3)
-            except Exception:  # LinkDown: again soon, as the node does
-                await asyncio.sleep(0.5)
-
-    def _crashed_chatd(self, machine: Machine) -> None:
-        self.ledger.note(b"", f"{machine.process.name} crashes")
-        self.faults += 1
-        self.rabbit.inboxes.pop(machine.process.name, None)
+    def _ended(self, machine: Machine, those: list[Any], again: Callable[[], None]) -> None:
+        those.remove(machine)
         if self._is_over:
             return
+        self.ledger.note(b"", f"{machine.name} {'ends' if machine.is_stopping else 'crashes'}")
         for device in self.devices:
             if device.pipe is not None and device.pipe.node is machine:
-                device.pipe.cut("its node crashed")
-        self.chatds.remove(machine)
-        self.loop.call_later(self.random.random() * 2, self._start_chatd)
-
-    def _crashed_broker(self, machine: Machine) -> None:
-        self.ledger.note(b"", f"{machine.process.name} crashes")
-        self.faults += 1
-        if not self._is_over:
-            self.brokers.remove(machine)
-            self.loop.call_later(self.random.random() * 2, self._start_broker)
-
-    # --- the storm
-
-    async def _storm(self) -> None:
-        random, end_s = self.random, self.loop.time() + STORM_S * (3 if self.is_gentle else 1)
-        weights = [getattr(self.odds, name) for name in STRIKES]
-        while self.loop.time() < end_s:
-            await asyncio.sleep(random.expovariate(2.0 if self.is_gentle else 6.0))
-            self._stop_if_broken()
-            if not self.is_gentle:
-                for _ in range(random.choice((1, 1, 1, 4))):
-                    self._say()
-            if any(weights) and random.random() < (1.0 if self.is_gentle else 0.25):
-                self._strike(random.choices(STRIKES, weights)[0])
-
-    def _say(self, to: str = "") -> None:
-        """Somebody says something to somebody."""
-        device = self.random.choice(self.devices)
-        if len(device.waiting) < UNANSWERED_MAX:
-            text = b"m%d" % (len(self.ledger.messages) + 1)
-            device.say(to or self.random.choice(self.devices).user, text, wants_receipt=self.random.random() < 0.5)
-
-    def on_doorstep(self, user: str) -> None:
-        """A device of the user connects. In a gentle world little is said, and most of it just now."""
-        if self.is_gentle and any(getattr(self.odds, name) for name in STRIKES):
-            self.loop.call_later(self.random.random() * 0.15, self._say, user)
-
-    def _strike(self, name: str) -> None:
-        self.faults += 1
-        random = self.random
-        chatds = [chatd for chatd in self.chatds if chatd.board is not None]
-        for_s = random.random() * random.choice((0.3, 3.0))
-        if name == "cut":
-            device = random.choice(self.devices)
-            if random.random() < 0.3:
-                device.leave()
-            elif device.pipe is not None:
-                device.pipe.cut("by the storm")
-        elif name == "crash_node" and chatds:
-            random.choice(chatds).process.die()
-        elif name == "crash_broker" and self.brokers:
-            random.choice(self.brokers).process.die()
-        elif name == "freeze_broker" and self.brokers:
-            self._freeze(random.choice(self.brokers), for_s)
-        elif name == "part_inbound":
-            machine = random.choice(chatds + self.brokers) if chatds + self.brokers else None
-            if machine is not None:
-                self.ledger.note(b"", f"{machine.process.name} loses its way to the shards for {for_s:.2f} s")
-                machine.inbound.part(for_s)
-        elif name == "part_inbox" and chatds:
-            self._part_inbox(random.choice(chatds), for_s)
-        elif name == "store_outage":
-            self.ledger.note(b"", f"the store is away for {for_s:.2f} s")
-            for machine in self.chatds + self.brokers:
-                machine.process.store_down_until_s = self.loop.time() + for_s
-        elif name == "slow_reader":
-            self._slow(random.choice(self.devices), for_s)
-
-    def _freeze(self, machine: Machine, for_s: float) -> None:
-        self.ledger.note(b"", f"{machine.process.name} freezes for {for_s:.2f} s and loses its shards")
-        machine.process.frozen_until_s = self.loop.time() + for_s
-        machine.shards.part(for_s + self.random.random())
-
-    def _part_inbox(self, machine: Machine, for_s: float) -> None:
-        name = machine.process.name
-        inbox = self.rabbit.inboxes.pop(name, None)
-        if inbox is None:
-            return
-        self.ledger.note(b"", f"{name} loses its inbox for {for_s:.2f} s")
-
-        def back() -> None:
-            if machine.process.is_alive:
-                self.rabbit.inboxes[name] = inbox
-                inbox[1]()
-
-        self.loop.call_later(for_s, back)
-
-    def _slow(self, device: Device, for_s: float) -> None:
-        pipe = device.pipe
-        if pipe is None or not pipe.node.process.is_alive or pipe.line.is_lost:
-            return
-        pipe.line.pause_writing()
-
-        def again() -> None:
-            if pipe.node.process.is_alive and not pipe.line.is_lost:
-                pipe.line.resume_writing()
-
-        self.loop.call_later(for_s, again)
-
-
-def _leaf(fault: BaseException | None) -> BaseException | None:
-    while isinstance(fault, BaseExceptionGroup):
-        fault = fault.exceptions[0]
-    return fault
+                device.pipe.cut("its node is gone")
+        self.loop.call_later(self.random.random() * 2, again)

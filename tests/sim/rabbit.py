@@ -1,5 +1,7 @@
-"""What a simulated process has of the outside: its links to the store and to RabbitMQ. They are slow, break, and die
-with their process; what left before it died may still arrive.
+"""The RabbitMQ of the simulated world, and the links of a process to it.
+
+tests/contracts/test_queues.py runs on them as it does on RabbitMQ. What they do not have of it: bounds (no alarm, no
+prefetch, no queue is ever full) and connections: `part` breaks one link of a process, the others stay.
 """
 
 from __future__ import annotations
@@ -8,101 +10,21 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from random import Random
-from typing import Any
 
 from brokerd.ports import Delivery, LinkDown, PostRefused
-from tests.sim.odds import Odds
+from tests.sim.process import Process
 
-STEP_S = 1e-6  # timers of one instant have no order: what must stay in order is this far apart
-
-
-class Process:
-    """One chatd or brokerd. `die` is kill -9: nothing that it does afterwards has an effect."""
-
-    def __init__(self, name: str, loop: Any, random: Random, odds: Callable[[], Odds]) -> None:
-        self.name, self.loop, self.random, self._odds = name, loop, random, odds
-        self.is_alive = True
-        self.frozen_until_s = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self.at_death: list[Callable[[], None]] = []
-        self.store_down_until_s = 0.0
-
-    @property
-    def odds(self) -> Odds:
-        return self._odds()
-
-    def has(self, ratio: float) -> bool:
-        """A throw of this process' own dice."""
-        return bool(ratio) and self.random.random() < ratio
-
-    def soon(self, last_s: float) -> float:
-        """A little later, behind `last_s`, and not while it is frozen."""
-        delay_s = self.random.random() ** 3 * 0.03
-        return max(last_s + STEP_S, self.loop.time() + delay_s, self.frozen_until_s)
-
-    def die(self) -> None:
-        if self.is_alive:
-            self.is_alive = False
-            for tell in self.at_death:
-                tell()
-            if self.task is not None:
-                self.loop.call_soon(self.task.cancel)
-
-
-class StoreLink:
-    """SentQueue and Register of one process: calls arrive in order, answers come in order, either may be lost."""
-
-    def __init__(self, process: Process, store: Any) -> None:
-        self._process, self._store = process, store
-        self._asked_s = self._answered_s = 0.0
-        self._has_ended = False
-
-    def __getattr__(self, name: str) -> Any:
-        act = getattr(self._store, name)
-
-        async def call(*args: Any) -> Any:
-            loop, answer = self._process.loop, self._process.loop.create_future()
-            self._asked_s = self._process.soon(self._asked_s)
-            loop.call_at(self._asked_s, self._arrive, act, args, answer)
-            return await answer
-
-        return call
-
-    def _arrive(self, act: Callable[..., Any], args: Any, answer: asyncio.Future[Any]) -> None:
-        process, odds = self._process, self._process.odds
-        if not process.is_alive:
-            self._has_ended = self._has_ended or process.random.random() < 0.5
-            if not self._has_ended:
-                act(*args)  # it had left
-            return
-        fault: Exception | None = None
-        result = None
-        if process.loop.time() < process.store_down_until_s or process.has(odds.store_down_before):
-            fault = LinkDown("lost on its way there")
-        else:
-            result = act(*args)
-            if process.has(odds.store_down_after):
-                fault = LinkDown("lost on its way back")
-        self._answered_s = process.soon(self._answered_s)
-        process.loop.call_at(self._answered_s, self._answer, answer, result, fault)
-
-    def _answer(self, answer: asyncio.Future[Any], result: Any, fault: Exception | None) -> None:
-        if self._process.is_alive and not answer.done():
-            if fault is not None:
-                answer.set_exception(fault)
-            else:
-                answer.set_result(result)
+_Take = Callable[[Delivery], None]
 
 
 class Shard:
-    """A durable queue with one active consumer."""
+    """A durable queue with one active consumer, the first of `consumers`."""
 
-    def __init__(self, number: int, loop: Any) -> None:
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         self.number, self._loop = number, loop
         self.waiting: deque[tuple[bytes, bool]] = deque()
         self.held: dict[int, bytes] = {}
-        self.consumers: list[tuple[Any, Callable[[Delivery], None]]] = []
+        self.consumers: list[tuple[ShardsLink, _Take]] = []
         self._tags = 0
         self._term = 0
 
@@ -110,11 +32,11 @@ class Shard:
         self.waiting.append((batch, False))
         self.feed()
 
-    def join(self, who: Any, take: Callable[[Delivery], None]) -> None:
+    def join(self, who: ShardsLink, take: _Take) -> None:
         self.consumers.append((who, take))
         self._loop.call_soon(self.feed)
 
-    def leave(self, who: Any) -> None:
+    def leave(self, who: ShardsLink) -> None:
         was_active = bool(self.consumers) and self.consumers[0][0] is who
         self.consumers = [pair for pair in self.consumers if pair[0] is not who]
         if was_active:
@@ -129,10 +51,9 @@ class Shard:
             self._tags += 1
             self.held[self._tags] = batch
             who, take = self.consumers[0]
-            done = partial(self._done, who, self._term, self._tags)
-            take(Delivery(self.number, batch, again, done))
+            take(Delivery(self.number, batch, again, partial(self._done, who, self._term, self._tags)))
 
-    def _done(self, who: Any, term: int, tag: int) -> None:
+    def _done(self, who: ShardsLink, term: int, tag: int) -> None:
         process = who.process
         if process.has(process.odds.crash_at_done):
             process.die()
@@ -141,11 +62,13 @@ class Shard:
 
 
 class Rabbit:
-    """All shards, and the inboxes of the nodes that have one."""
+    """All shards, the dead letters, and the inboxes of the nodes that have one."""
 
-    def __init__(self, shards: int, loop: Any) -> None:
+    def __init__(self, shards: int, loop: asyncio.AbstractEventLoop) -> None:
         self.shards = [Shard(number, loop) for number in range(shards)]
-        self.inboxes: dict[str, tuple[Callable[[bytes], None], Callable[[], None]]] = {}
+        self.inboxes: dict[str, Callable[[bytes], None]] = {}
+        self.dead: list[tuple[bytes, str]] = []
+        self.nacked: list[bytes] = []  # batches that were refused; a later one may have been taken
 
     def is_empty(self) -> bool:
         return not any(shard.waiting or shard.held for shard in self.shards)
@@ -184,7 +107,9 @@ class InboundLink:
             self._epoch += 1  # the first that did not leave, and so none behind it
             return
         refused = process.has(process.odds.post_refused)
-        if not refused:
+        if refused:
+            self._rabbit.nacked.append(batch)
+        else:
             self._rabbit.shards[shard].put(batch)
         self._confirmed_s = process.soon(self._confirmed_s)
         process.loop.call_at(self._confirmed_s, self._confirm, epoch, confirmed, refused)
@@ -218,15 +143,18 @@ class ShardsLink:
 
     def __init__(self, process: Process, rabbit: Rabbit) -> None:
         self.process, self._rabbit = process, rabbit
-        self._takes: dict[int, Callable[[Delivery], None]] = {}
+        self._takes: dict[int, _Take] = {}
         process.at_death.append(self._leave)
 
-    async def consume(self, shard: int, take: Callable[[Delivery], None]) -> None:
+    async def consume(self, shard: int, take: _Take) -> None:
         self._takes[shard] = take
         self._rabbit.shards[shard].join(self, take)
 
     def bury(self, delivery: Delivery, reason: str) -> asyncio.Future[None]:
-        raise AssertionError(f"a batch was buried: {reason}")
+        self._rabbit.dead.append((delivery.body, reason))
+        buried: asyncio.Future[None] = self.process.loop.create_future()
+        buried.set_result(None)
+        return buried
 
     def part(self, for_s: float) -> None:
         """RabbitMQ gives its shards to others; it comes back as the last in the row."""
@@ -266,9 +194,47 @@ class NodesLink:
             process.loop.call_at(self._handed_s, self._arrive, node, batch)
 
     def _arrive(self, node: str, batch: bytes) -> None:
-        inbox = self._rabbit.inboxes.get(node)
-        if inbox is not None:
-            inbox[0](batch)
+        take = self._rabbit.inboxes.get(node)
+        if take is not None:
+            take(batch)
         elif self._process.is_alive:
             for told in self._told:
                 told(node)
+
+
+class InboxLink:
+    """NodeInbox of one process: gone with it, and for a while when the link breaks."""
+
+    def __init__(self, process: Process, rabbit: Rabbit) -> None:
+        self._process, self._rabbit = process, rabbit
+        self._node = ""
+        self._take: Callable[[bytes], None] | None = None
+        self._on_gap: Callable[[], None] | None = None
+        process.at_death.append(self.close)
+
+    async def open(self, node: str, take: Callable[[bytes], None], on_gap: Callable[[], None]) -> None:
+        loop = self._process.loop
+        opened: asyncio.Future[None] = loop.create_future()
+        self._node, self._take, self._on_gap = node, take, on_gap
+        loop.call_at(self._process.soon(0.0), self._open, opened)
+        await opened
+
+    def _open(self, opened: asyncio.Future[None]) -> None:
+        if self._process.is_alive and self._take is not None and not opened.done():
+            self._rabbit.inboxes[self._node] = self._take
+            opened.set_result(None)
+
+    def close(self) -> None:
+        """No more parcels come."""
+        self._rabbit.inboxes.pop(self._node, None)
+
+    def part(self, for_s: float) -> None:
+        """The link breaks and comes back: parcels may have been lost."""
+        if self._node in self._rabbit.inboxes:
+            self.close()
+            self._process.loop.call_later(for_s, self._back)
+
+    def _back(self) -> None:
+        if self._process.is_alive and self._take is not None and self._on_gap is not None:
+            self._rabbit.inboxes[self._node] = self._take
+            self._on_gap()
