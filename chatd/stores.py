@@ -7,11 +7,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from brokerd.ports import LinkDown, SentQueue, StoreChanged
+from brokerd.support_ports import DeadLetters, Memory, Traces
 from chatd.config import ChatConfig
 from protocol.wire import GENERATION_BYTES
 
@@ -87,6 +88,55 @@ async def _running(link: RespLink) -> AsyncIterator[RespLink]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class Records(NamedTuple):
+    """What support looks into, beside the sent_queues."""
+
+    traces: Traces
+    memory: Memory
+
+
+@asynccontextmanager
+async def open_records(config: ChatConfig) -> AsyncIterator[Records]:
+    """The traces and the dedupe of `config.mode`, to be used in `async with`. Raises LinkDown."""
+    bounds = {"messages_max": config.traces.messages_max, "keep_s": config.traces.keep_s}
+    if config.mode == "cluster":
+        from brokerd.links.redis_memory import RedisMemory
+        from brokerd.links.redis_traces import RedisTraces
+        from brokerd.links.resp import RespLink
+
+        async with _running(RespLink(config.redis.url, name="chatctl")) as link:
+            yield Records(RedisTraces(link, **bounds), RedisMemory(link))
+    else:
+        from brokerd.links.sqlite_memory import SqliteMemory
+        from brokerd.links.sqlite_traces import SqliteTraces
+
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with SqliteTraces(config.traces_file, **bounds) as traces:
+            yield Records(traces, SqliteMemory(config.store_file))
+
+
+def open_dead_letters(config: ChatConfig) -> DeadLetters:
+    """The dead letters of `config.mode`."""
+    if config.mode == "cluster":
+        from brokerd.links.amqp import Topology
+        from brokerd.links.amqp_dead_letters import RabbitDeadLetters
+
+        topology = Topology(config.prefix, quorum_size=config.rabbit.quorum_size)
+        return RabbitDeadLetters(config.rabbit.url, topology, config.shards)
+    from brokerd.links.dead_letters import FileDeadLetters
+
+    return FileDeadLetters(config.dead_letters_file)
+
+
+def waiting_returns(config: ChatConfig) -> int:
+    """How many letters were put back and not yet taken by the server: none in a cluster, whose shards are RabbitMQ's."""
+    if config.mode == "cluster":
+        return 0
+    from brokerd.links.dead_letters import in_tray, tray_of
+
+    return len(in_tray(tray_of(config.dead_letters_file)))
 
 
 async def accept_store(config: ChatConfig, users: Iterable[str]) -> None:

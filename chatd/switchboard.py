@@ -172,7 +172,7 @@ class Switchboard:
             return
         self.roster.remove(line)
         line.log.info("session_closed", user=session.user, code=code, detail=detail[:200])
-        self.tracer.lost(line, int(code or Code.SILENT))
+        self.tracer.lost(line, int(code or 0), detail)
         if session.feed.is_behind:
             why = int(code or Code.SILENT)
             self.postbox.trouble(TroublePost(PostKind.TROUBLE, session.user, session.device, why, self.now_ms()))
@@ -230,6 +230,8 @@ class Switchboard:
         _ack_read()
         self.counts.acks += 1
         self.postbox.ack(line.session.user, line.session.device, effect.seq)
+        if self.tracer.watched:
+            self.tracer.acked(line, effect.seq)
         if self.gate.store_full:
             if not self._acked:
                 self._loop.call_later(ACK_WAIT_S, lambda: self.spawn(self._acknowledge_now()))

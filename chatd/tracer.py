@@ -125,13 +125,13 @@ class NodeTracer:
             for at, id_ in done:
                 self._note(id_, HopKind.ACKED, line.session.user, line.session.device, at)
 
-    def lost(self, line: Line, code: int) -> None:
+    def lost(self, line: Line, code: int, detail: str) -> None:
         """The session is over; what it had not acknowledged waits on."""
         left = self.watched.get(line)
         if left:
             self._forget(line, len(left), [])
             for seq, id_ in left:
-                self._note(id_, HopKind.TROUBLE, line.session.user, line.session.device, seq, code)
+                self._note(id_, HopKind.TROUBLE, line.session.user, line.session.device, seq, code, detail[:80])
 
     def _forget(self, line: Line, count: int, left: list[tuple[int, bytes]]) -> None:
         self._watched -= count

@@ -1,4 +1,4 @@
-"""chatctl: accounts, keys, tokens and queues from the command line. Reads the same settings as chatd.
+"""chatctl: accounts, keys, tokens, queues, traces and dead letters from the command line. Reads the same settings as chatd.
 
 Exit codes: 0 done, 1 refused (a sentence on stderr says why), 2 wrong usage or settings. What a script wants (a token,
 a generated password, --json) is alone on stdout. Only argparse is imported until a command runs: --help is instant.
@@ -87,14 +87,38 @@ def build_parser() -> argparse.ArgumentParser:
         "--ttl", metavar="TIME", default="1h", help="how long it is good: 90s, 15m, 1h, 30d (default 1h)"
     )
     token.add_argument("--kid", metavar="KID", help="the key to sign with (default: the active one)")
-    queue = command(groups, "queue", "queues:show_queue", "show what waits for a user")
-    queue.add_argument("name", metavar="USER")
-    queue.add_argument("--json", action="store_true", help="for scripts")
+    _add_support(groups, shared, command)
     stores = groups.add_parser("store", help="the store as a whole", parents=[shared])
     says = "go on with a store that came back empty, or with another one, as it is"
     command(stores.add_subparsers(required=True, metavar="COMMAND"), "accept", "stores:accept_the_store", says)
     command(groups, "demo", "demo:run_demo", "make the users ann and bob and a key, once, and say how to log in")
     return top
+
+
+def _add_support(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:
+    queue = command(
+        groups, "queue", "queues:show_queue", "show what waits for a user, since when, and for which device"
+    )
+    queue.add_argument("name", metavar="USER")
+    queue.add_argument("--entries", metavar="N", type=int, default=20, help="how many of the oldest (default 20)")
+    trace = command(groups, "trace", "traces:show_trace", "show where a message went, and where it is")
+    trace.add_argument("id", metavar="ID", help="the message's id, as clients show it: 32 hexadecimal digits")
+    trace.add_argument("--to", metavar="USER", help="its receiver: whose queue to look into")
+    group = groups.add_parser("dead", help="batches that could not be worked off", parents=[shared])
+    dead = group.add_subparsers(required=True, metavar="COMMAND")
+    listed = command(dead, "list", "letters:list_letters", "list them: name, shard, time, size, reason")
+    shown = command(dead, "show", "letters:show_letter", "show what is in one; of what cannot be read the bytes")
+    shown.add_argument("letter", metavar="LETTER", help="its name in the list")
+    shown.add_argument("--all", action="store_true", help="all bytes")
+    for made in (queue, trace, listed, shown):
+        made.add_argument("--json", action="store_true", help="for scripts")
+    for name, says in (
+        ("requeue", "put letters back to their shard; what was saved before is not saved twice"),
+        ("drop", "throw letters away"),
+    ):
+        made = command(dead, name, f"letters:{name}_letters", says)
+        made.add_argument("letters", metavar="LETTER", nargs="*", help="names in the list")
+        made.add_argument("--all", action="store_true", help="all of them")
 
 
 def _add_users(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:
