@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from bench.processes import Chatd, Daemon
@@ -45,6 +46,22 @@ async def wait_dead(daemon: Daemon) -> None:
             await asyncio.sleep(LOOK_S)
 
 
+@asynccontextmanager
+async def talk_meanwhile(talk: Talk) -> AsyncIterator[None]:
+    """ann speaks all the time, and once more when it is over."""
+    is_over = False
+
+    async def speak() -> None:
+        while not is_over:
+            await talk.say(LINES)
+        await talk.say(LINES)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(speak())
+        yield
+        is_over = True
+
+
 async def talk_until_dead(talk: Talk, daemons: Sequence[Daemon]) -> int:
     """Say and hear while each of them dies and is started again, unarmed. How many deaths by SIGKILL there were."""
     deaths = 0
@@ -57,9 +74,6 @@ async def talk_until_dead(talk: Talk, daemons: Sequence[Daemon]) -> int:
         deaths += code == -signal.SIGKILL
         await daemon.restart()
 
-    async with asyncio.TaskGroup() as tasks:
-        burials = [tasks.create_task(bury(daemon)) for daemon in daemons]
-        while not all(burial.done() for burial in burials):
-            await talk.say(LINES)
-    await talk.say(LINES)
+    async with talk_meanwhile(talk):
+        await asyncio.gather(*(bury(daemon) for daemon in daemons))
     return deaths

@@ -11,10 +11,13 @@ import pytest
 
 from bench.cluster import Cluster
 from bench.processes import Chatd
-from brokerd.crash_points import BROKERD_POINTS, CHATD_POINTS
+from brokerd.crash_points import BROKERD_POINTS, CHATD_POINTS, POINTS
 from tests.faults.crashing import arm, disarm, talk_until_dead
+from tests.faults.sampling import IS_LONG, some
 from tests.faults.talk import talking
 
+TIMES = (1, 5) if IS_LONG else (1,)  # at which time that it gets there it dies
+HELLO_READS = 2  # the first that is read, of either
 OF_THE_RECEIVER = ("chatd.written", "chatd.ack_read")
 
 
@@ -25,31 +28,36 @@ async def mended(cluster: Cluster) -> AsyncIterator[Cluster]:
     await disarm([*cluster.nodes, *cluster.brokers])
 
 
-@pytest.mark.parametrize("point", CHATD_POINTS)
-async def test_f01_a_node_that_dies_at_any_point_loses_nothing_and_doubles_nothing(mended: Cluster, point: str) -> None:
+@pytest.mark.parametrize("nth", TIMES)
+@pytest.mark.parametrize("point", some(CHATD_POINTS, 2))
+async def test_f01_a_node_that_dies_at_any_point_loses_nothing_and_doubles_nothing(
+    mended: Cluster, point: str, nth: int
+) -> None:
     first, second = mended.nodes
     victim = second if point in OF_THE_RECEIVER else first
-    await arm([victim], point, nth=3 if point == "chatd.frame_read" else 1)  # the first reads are of HELLO
+    await arm([victim], point, nth + HELLO_READS * (point == "chatd.frame_read"))
     async with talking(first, second) as talk:
         assert await talk_until_dead(talk, [victim]) == 1
         await talk.wait_all_heard()
 
 
-@pytest.mark.parametrize("point", BROKERD_POINTS)
+@pytest.mark.parametrize("nth", TIMES)
+@pytest.mark.parametrize("point", some(BROKERD_POINTS, 2))
 async def test_f02_a_broker_that_dies_at_any_point_loses_nothing_and_doubles_nothing(
-    mended: Cluster, point: str
+    mended: Cluster, point: str, nth: int
 ) -> None:
-    await arm(mended.brokers, point)  # the one that takes a dead one's shards over dies at the same point
+    await arm(mended.brokers, point, nth)  # the one that takes a dead one's shards over dies at the same point
     async with talking(*mended.nodes) as talk:
         assert await talk_until_dead(talk, mended.brokers) == len(mended.brokers)
         await talk.wait_all_heard()
 
 
-@pytest.mark.parametrize("point", [*CHATD_POINTS, *BROKERD_POINTS])
-async def test_f01_f02_one_process_alone_that_dies_at_any_point_loses_nothing(
-    embedded_server: Chatd, point: str
+@pytest.mark.parametrize("nth", TIMES)
+@pytest.mark.parametrize("point", some(POINTS, 3))
+async def test_f01_f02_one_process_alone_that_dies_at_any_point_loses_nothing_and_doubles_nothing(
+    embedded_server: Chatd, point: str, nth: int
 ) -> None:
-    await arm([embedded_server], point, nth=3 if point == "chatd.frame_read" else 1)
+    await arm([embedded_server], point, nth + HELLO_READS * (point == "chatd.frame_read"))
     async with talking(embedded_server, embedded_server) as talk:
         assert await talk_until_dead(talk, [embedded_server]) == 1
         await talk.wait_all_heard()
