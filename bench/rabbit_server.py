@@ -110,7 +110,7 @@ class RabbitServer:
 
     def kill9(self) -> None:
         """The Erlang machine dies at once, as in a crash."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._wait_end()
 
     def end(self) -> None:
@@ -121,7 +121,7 @@ class RabbitServer:
     def stop(self) -> None:
         """A clean end, of its epmd too (which a kill leaves running). May be called when nothing runs."""
         if self._process is not None:
-            os.kill(self.pid, signal.SIGTERM)
+            self._signal(signal.SIGTERM)
             self._wait_end()
         if self._is_alone:
             self.end_epmd()
@@ -160,6 +160,10 @@ class RabbitServer:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, FileNotFoundError):  # it has ended by itself, or has not begun
+            os.kill(self.pid, number)
 
     def _lay_out(self) -> None:
         for name in ("home", "mnesia", "log", "gen"):

@@ -34,6 +34,7 @@ class Talk:
         self.said: list[tuple[bytes, bytes]] = []
         self.heard: list[tuple[bytes, bytes]] = []
         self.delivered: set[bytes] = set()
+        self.s_max = HEARD_S_MAX
         self._news = asyncio.Event()
         self._count = 0
 
@@ -41,7 +42,7 @@ class Talk:
         """Post, and wait until all of it is accepted."""
         texts = [b"line %d" % number for number in range(self._count, self._count + count)]
         self._count += count
-        async with asyncio.timeout(HEARD_S_MAX):
+        async with asyncio.timeout(self.s_max):
             answers = []
             for text in texts:
                 await self.ann.wait_room()
@@ -65,7 +66,7 @@ class Talk:
 
     async def wait_all_heard(self) -> None:
         """Until bob has every line and ann every receipt; then they are compared."""
-        async with asyncio.timeout(HEARD_S_MAX):
+        async with asyncio.timeout(self.s_max):
             while len(self.heard) < len(self.said) or len(self.delivered) < len(self.said):
                 self._news.clear()
                 await self._news.wait()
