@@ -105,7 +105,8 @@ def _run(options: argparse.Namespace) -> int:
     told = output.document(plan, results, settings, time.monotonic() - start_s)
     print(output.tables(plan, results))
     core = {scenario.name for scenario in CORE}
-    print("\n" + output.process_table([one for one in plan if one.name in core or len(plan) == 1], results))
+    shown = [one for one in plan if one.name in core] or plan[:8]
+    print("\n" + output.process_table(shown, results))
     if told["ratios"]:
         print("\nto the floors: " + ", ".join(f"{name} {value:g}" for name, value in told["ratios"].items()))
     if options.out is not None:

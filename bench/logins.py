@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.crowd import ERRORS_TOLD_MAX, Target, join_all
@@ -11,6 +12,7 @@ from bench.meter import Meter, own_cpu_us, rss_bytes, server_cpu_us
 from bench.plan import Scenario
 from bench.swarm import Peer
 from bench.transports import connect
+from protocol.wire import KEEPALIVE_S_DEFAULT
 
 AT_ONCE: Final = 64
 SETTLE_S: Final = 1.0  # what a crowd of logins left behind (buffers, garbage) is given back
@@ -55,7 +57,10 @@ async def idle(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
     await join_all([first], target.doors[-1], plan.transport)  # what the first one causes to be loaded is not its own
     before = {name: rss_bytes(pid) for name, pid in pids.items()}
     peers = [Peer(f"{names}i{number}", target.token(f"{names}i{number}")) for number in range(plan.count)]
-    await join_all(peers, target.doors[-1], plan.transport)
+    async with asyncio.TaskGroup() as tasks:
+        alive = tasks.create_task(_keep_alive(peers))
+        await join_all(peers, target.doors[-1], plan.transport)
+        alive.cancel()
     await asyncio.sleep(SETTLE_S)
     grown = {name: rss_bytes(pid) - before[name] for name, pid in pids.items()}
     meter = Meter(target.pids)
@@ -74,6 +79,15 @@ async def idle(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
         "errors": errors[:ERRORS_TOLD_MAX],
         **_NOTHING_SENT,
     }
+
+
+async def _keep_alive(peers: Sequence[Peer]) -> None:
+    """Where logins are slow the first sessions must not be taken for dead before the last have come."""
+    while True:
+        await asyncio.sleep(KEEPALIVE_S_DEFAULT / 2)
+        for peer in peers:
+            if peer.ready.done():
+                peer.ping()
 
 
 _NOTHING_SENT: Final = {"lost": 0, "duplicates": 0, "misordered": 0}

@@ -11,7 +11,7 @@ from bench.crowd import Crowd, Target, join_all
 from bench.meter import Meter, own_cpu_us, server_cpu_us
 from bench.pace import wait_until
 from bench.plan import Scenario
-from bench.swarm import Receiver, Sender
+from bench.swarm import Peer, Receiver, Sender
 from protocol.names import shard_of
 
 SHARDS: Final = 8  # the servers' default
@@ -21,6 +21,10 @@ WAIT_S_MAX: Final = 60.0
 async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
     """`plan.count` messages in all. Stored means: a fence that was sent behind them came through each shard."""
     senders, absent = _crowd(plan, target, names)
+    visits = [Peer(receiver.user, target.token(receiver.user)) for receiver in absent]
+    await join_all(visits, target.doors[-1], plan.transport)  # a user who was never there has no queue
+    for visit in visits:
+        visit.close()
     fences = _fences(plan, target, names)
     guards = [guard for _, guard in fences]
     await join_all(guards, target.doors[-1], plan.transport)

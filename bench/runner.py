@@ -47,7 +47,7 @@ class Runner:
         self.results: dict[str, list[Result]] = {scenario.name: [] for scenario in plan}
 
     def run(self) -> dict[str, list[Result]]:
-        """Blocks. A scenario that fails has an "errors" of one line, and the others go on."""
+        """Blocks. A scenario that fails has the reason in its "errors", and the others go on."""
         with progress(self._expected_s()) as self._progress:
             for group in TOGETHER:
                 self._run_group([scenario for scenario in self._plan if scenario.servers in group])
@@ -82,7 +82,7 @@ class Runner:
                 scenario.work in ("latency", "amqp_latency") and scenario.held_awake and self._may_hold
             ) as is_held:
                 result = self._measured(scenario, target, names)
-        except (OSError, RuntimeError, TimeoutError, ValueError) as fault:
+        except Exception as fault:
             result, is_held = {"errors": [f"{type(fault).__name__}: {fault}"]}, False
         result["held_awake"] = is_held
         if scenario.work == "throughput" and scenario.name == "cluster":

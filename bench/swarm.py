@@ -18,7 +18,7 @@ from protocol.wire import CREDIT_MAX, HEAD, HEAD_BYTES, Scheme, Type
 _COUNTER: Final = struct.Struct(">Q")
 _ACK: Final = HEAD.pack  # body 0 bytes
 _SEND, _ACCEPTED, _DELIVER, _ERROR = int(Type.SEND), int(Type.ACCEPTED), int(Type.DELIVER), int(Type.ERROR)
-_WELCOME, _ACKED, _DRAINED = int(Type.WELCOME), int(Type.ACK), int(Type.DRAINED)
+_WELCOME, _ACKED, _DRAINED, _PING = int(Type.WELCOME), int(Type.ACK), int(Type.DRAINED), int(Type.PING)
 NEVER: Final = 1 << 62  # a sender's limit when it has none
 
 
@@ -89,6 +89,10 @@ class Peer(asyncio.Protocol):
 
     def turn(self) -> None:
         """All frames of one read were handed over."""
+
+    def ping(self) -> None:
+        """Say that we live: who is silent for two keepalive intervals is closed."""
+        self.transport.write(_ACK(0, _PING, 0, 0, 0))
 
     def close(self) -> None:
         """The end."""

@@ -34,7 +34,7 @@ class Door(NamedTuple):
 async def connect(peer: Peer, door: Door, transport: Transport) -> None:
     """Connect the peer; it logs in by itself."""
     if transport == "ws":
-        url = f"ws://{LOOPBACK}:{door.http_port}/"
+        url = f"ws://{LOOPBACK}:{door.http_port}/ws"
         headers = {"Sec-WebSocket-Protocol": WEBSOCKET_SUBPROTOCOL}
         await ws_connect(lambda: _Socket(peer), url, extra_headers=headers)
         return
