@@ -24,6 +24,7 @@ from brokerd.links.amqp_url import rabbit_urls
 
 HEARTBEAT_S: Final = 10
 SILENCE_HEARTBEATS_MAX: Final = 2  # RabbitMQ sends two in each interval; aiormq alone would wait for 33 s
+NOTICED_S_MAX: Final = HEARTBEAT_S * (SILENCE_HEARTBEATS_MAX + 1)  # until a half-open connection is given up
 CONNECT_S_MAX: Final = 10.0
 ATTACH_S_MAX: Final = 15.0
 CLOSE_S_MAX: Final = 5.0
