@@ -19,6 +19,7 @@ class Door:
         self.target_port = target_port
         self.held: frozenset[str] = frozenset()
         self.delay_s = 0.0
+        self.late_ends: list[asyncio.Transport] = []  # whose other half ended while its way was held
         self.pipes: set[Pipe] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -49,7 +50,7 @@ class Door:
         return count
 
     def hold(self, *ways: str) -> int:
-        """Pass nothing on in these ways, and keep what comes. How many connections feel it."""
+        """Pass nothing on in these ways, not even an end, and keep what comes. How many connections feel it."""
         self.held = frozenset(ways)
         return self.links
 
@@ -61,6 +62,9 @@ class Door:
     def mend(self) -> None:
         """As a good network again; halves that nobody holds the other end of are gone."""
         self.held, self.delay_s = frozenset(), 0.0
+        ends, self.late_ends = self.late_ends, []
+        for transport in ends:
+            transport.close()
         for pipe in tuple(self.pipes):
             if pipe.is_orphan:
                 pipe.abort()
@@ -153,7 +157,10 @@ class Pipe(asyncio.Protocol):
         other = self.other
         if other is None or other.is_orphan or other.transport is None:
             return
-        if self.way not in self.door.held and not other.transport.is_closing():
+        if self.way in self.door.held:
+            self.door.late_ends.append(other.transport)
+            return
+        if not other.transport.is_closing():
             self._flush(other.transport)
         other.transport.close()
 
