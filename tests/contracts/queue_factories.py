@@ -6,8 +6,10 @@ A maker is an async context manager that yields Queues; when it leaves, all it m
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -18,6 +20,9 @@ from brokerd.links.amqp import RabbitInbound, RabbitNodeInbox, RabbitNodes, Rabb
 from brokerd.links.memory import MemoryNodes, MemoryQueue
 from brokerd.ports import Inbound, NodeInbox, Nodes, Shards
 from tests.rabbit_links import READY_S_MAX, linked_rabbit
+from tests.sim.odds import Odds
+from tests.sim.process import Process
+from tests.sim.rabbit import InboundLink, InboxLink, NodesLink, Rabbit, ShardsLink
 
 SHARDS = 2
 
@@ -90,7 +95,36 @@ async def rabbit_queues(request: pytest.FixtureRequest) -> AsyncIterator[Queues]
         yield Queues(inbound, RabbitShards(consuming, inbound, topology), nodes, inbox, rival)
 
 
+@asynccontextmanager
+async def simulated_queues(request: pytest.FixtureRequest) -> AsyncIterator[Queues]:
+    """The RabbitMQ of the simulated world, each daemon a process of its own: here nothing on its links is slow or lost.
+
+    It has the whole contract of test_queues.py; what it lacks of RabbitMQ (bounds, connections) is in tests/sim/rabbit.py.
+    """
+    loop, numbers = asyncio.get_running_loop(), itertools.count(1)
+    rabbit = Rabbit(SHARDS, loop)
+
+    def process() -> Process:
+        return Process(f"p{next(numbers)}", loop, Random(1), Odds, delay_s_max=0.0)
+
+    @asynccontextmanager
+    async def inbox() -> AsyncIterator[NodeInbox]:
+        node = process()
+        yield InboxLink(node, rabbit)
+        node.die()
+
+    @asynccontextmanager
+    async def rival() -> AsyncIterator[Shards]:
+        brokerd = process()
+        yield ShardsLink(brokerd, rabbit)
+        brokerd.die()
+
+    first = process()
+    yield Queues(InboundLink(first, rabbit), ShardsLink(first, rabbit), NodesLink(first, rabbit), inbox, rival)
+
+
 FACTORIES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Queues]]] = {
     "memory": memory_queues,
     "rabbitmq": rabbit_queues,
+    "simulated": simulated_queues,
 }

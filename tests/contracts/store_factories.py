@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from random import Random
+from typing import Any, NamedTuple
 
 import pytest
 import structlog
@@ -19,6 +20,9 @@ from brokerd.links.memory import MemoryRegister
 from brokerd.links.redis import RedisStore
 from brokerd.links.resp import RespLink
 from brokerd.ports import Register, SentQueue
+from tests.sim.odds import Odds
+from tests.sim.process import Process, StoreLink
+from tests.sim.store import Store
 
 RETENTION_S = 1_000.0
 
@@ -73,7 +77,20 @@ async def embedded_stores(request: pytest.FixtureRequest, bounds: Bounds) -> Asy
         yield Stores(queue, register)
 
 
+@asynccontextmanager
+async def simulated_stores(request: pytest.FixtureRequest, bounds: Bounds) -> AsyncIterator[Stores]:
+    """The store of the simulated world, behind the link that its processes have: here nothing on it is slow or lost.
+
+    It has the whole contract; what it lacks of the real ones (it never forgets a cid) is in tests/sim/store.py.
+    """
+    loop = asyncio.get_running_loop()
+    store = Store(loop.time, retention_s=RETENTION_S, **bounds._asdict())
+    link: Any = StoreLink(Process("a brokerd", loop, Random(1), Odds, delay_s_max=0.0), store)
+    yield Stores(link, link)
+
+
 FACTORIES: dict[str, Callable[[pytest.FixtureRequest, Bounds], AbstractAsyncContextManager[Stores]]] = {
     "redis": redis_stores,
     "sqlite-memory": embedded_stores,
+    "simulated": simulated_stores,
 }

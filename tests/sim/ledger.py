@@ -51,6 +51,7 @@ class Ledger:
         self.seen: dict[str, dict[bytes, int]] = {}  # device → message → seq
         self.copies: dict[str, set[bytes]] = {}  # device → SENT and READ_SYNC
         self.acked: set[bytes] = set()  # messages that a device said to have processed
+        self._acked_to: dict[tuple[str, bytes], int] = {}  # by user and generation
         self.queues: dict[tuple[str, bytes], dict[int, Item]] = {}  # by user and generation, then seq
         self.signals: set[tuple[str, bytes]] = set()  # receiver, text
         self.emptied = 0
@@ -167,9 +168,12 @@ class Ledger:
 
     def processed(self, user: str, generation: bytes, seq: int) -> None:
         """A device is about to say that it processed all up to `seq`."""
-        for at, (type_, id_) in self.queues.get((user, generation), {}).items():
-            if type_ == Type.DELIVER and at <= seq:
+        queue = self.queues.get((user, generation), {})
+        for at in range(self._acked_to.get((user, generation), 0) + 1, seq + 1):
+            type_, id_ = queue.get(at, (0, b""))
+            if type_ == Type.DELIVER:
                 self.acked.add(id_)
+        self._acked_to[user, generation] = max(seq, self._acked_to.get((user, generation), 0))
 
     def receipt(self, name: str, peer: str, status: int, id_: bytes) -> None:
         """A device of the sender is told what became of a message."""
