@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from brokerd.batches import batches
+from brokerd.counts import Counts
 from brokerd.crash_points import WRITTEN_TURNS, crash_point, crash_point_that_waits
 from brokerd.ports import (
     Ack,
@@ -30,6 +31,7 @@ from brokerd.ports import (
     Shards,
 )
 from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
+from brokerd.salvage import Bad, keep_open, remainder, salvage, told
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
 from protocol.envelope import EntryPost, Post, Undecodable, unpack_posts
@@ -47,6 +49,7 @@ SETTLING_MAX: Final = 1024  # settled and swept at one time; beyond it they wait
 HANDED_SEATS_MAX: Final = 100_000  # seats remembered by node, to be released when the node is gone
 HANDED_NODES_MAX: Final = 256  # every start of a node is a new one
 
+T = TypeVar("T")
 _Decoded = tuple[Delivery, list[Post]]
 
 _delivered = crash_point("brokerd.delivered")
@@ -57,25 +60,6 @@ _handed_over = crash_point_that_waits("brokerd.handed_over")
 _before_ack = crash_point("brokerd.before_ack")
 _device_acked = crash_point("brokerd.device_acked")
 _receipts_posted = crash_point("brokerd.receipts_posted")
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this broker did since it started."""
-
-    batches: int = 0
-    posts: int = 0
-    stored: int = 0
-    repeats: int = 0
-    bounced: int = 0
-    dropped: int = 0
-    parcels: int = 0
-    acks: int = 0
-    receipts: int = 0
-    expired: int = 0
-    retries: int = 0
-    dead_letters: int = 0
-    stale_nodes: int = 0
 
 
 class Broker:
@@ -174,24 +158,33 @@ class Broker:
             await self._try(decoded)
 
     async def _try(self, decoded: list[_Decoded]) -> None:
-        """One round; what cannot be worked off is narrowed down to one batch and buried. A link that is down is no reason
-        to bury anything."""
+        """One round; when it fails, batch by batch, so that a poison one does not stop its shard for ever."""
+        deliveries = [delivery for delivery, _ in decoded]
         try:
-            await self._round(decoded)
-        except LinkDown:
-            await asyncio.sleep(RETRY_S)
-            await self._try(decoded)
-        except Exception as fault:  # a poison batch must not stop its shard for ever
+            self._finish(
+                deliveries, await self._until_up(self._round, [post for _, posts in decoded for post in posts])
+            )
+        except Exception:
             self._log.exception("round_failed", batches=len(decoded))
-            if len(decoded) == 1:
-                return self._bury(decoded[0][0], f"{type(fault).__name__}: {fault}")
-            for one in decoded:
-                await self._try([one])
+            for delivery, posts in decoded:
+                bad: list[Bad] = []
+                bounces = await self._until_up(salvage, posts, self._round, bad)
+                await self._until_up(keep_open, bad, self._store, self._clock_ms(), self._log)
+                if bad:
+                    self._bury(remainder(delivery, posts, bad, self.name), told(bad), bounces, [it.post for it in bad])
+                else:
+                    self._finish([delivery], bounces)
 
-    async def _round(self, decoded: list[_Decoded]) -> None:
-        """Everything in `decoded`, in order, in one round trip."""
-        good = [delivery for delivery, _ in decoded]
-        posts = [post for _, items in decoded for post in items]
+    async def _until_up(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """`work`, again and again while a link is down: that is no reason to bury anything."""
+        while True:
+            try:
+                return await work(*args)
+            except LinkDown:
+                await asyncio.sleep(RETRY_S)
+
+    async def _round(self, posts: Sequence[Post]) -> list[EntryPost]:
+        """All posts, in order, in one round trip. The bounces, which must be durable before the batches are done with."""
         work = plan(posts)
         _before_save()
         appended, acked = await self._ask_store(work)
@@ -201,14 +194,14 @@ class Broker:
         self._tracer.routed(work, appended, routed, now_ms)
         self._hand_over(routed)
         await _handed_over()
-        self._count(len(good), len(posts), routed, work)
-        self._finish(good, routed.bounces)
+        self._count(len(posts), routed, work)
         for ack, answer in zip(work.acks, acked, strict=True):
             if answer.owed:
                 has_room = self._settling < SETTLING_MAX
                 self._begin(ack.user, ack.device, partial(self._settle, ack, answer if has_room else None))
         for user in work.sweeps:
             self._begin(user, "", partial(self._sweep, user))
+        return routed.bounces
 
     async def _ask_store(self, work: Plan) -> tuple[list[Appended], list[Acked]]:
         """Append and acknowledge in one pipelined round trip; again and again while the store is down."""
@@ -260,6 +253,7 @@ class Broker:
     def _finish(self, deliveries: list[Delivery], bounces: list[EntryPost]) -> None:
         """Acknowledge the inbound batches; behind the bounces, when there are any."""
         _before_ack()
+        self.counts.batches += len(deliveries)
         if not bounces:
             for delivery in deliveries:
                 delivery.done()
@@ -273,9 +267,12 @@ class Broker:
         assert self._tasks is not None
         self._tasks.create_task(bounce())
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
-        """A batch that cannot be decoded goes to the dead letters: the shard must not stand still for it."""
+    def _bury(
+        self, delivery: Delivery, reason: str, bounces: Sequence[EntryPost] = (), posts: Sequence[Post] = ()
+    ) -> None:  # fmt: skip
+        """A batch that cannot be worked off goes to the dead letters: the shard must not stand still for it."""
         self.counts.dead_letters += 1
+        self._tracer.buried(posts, reason)
         self._log.error("batch_undecodable", shard=delivery.shard, bytes=len(delivery.body), reason=reason)
 
         async def bury() -> None:
@@ -285,6 +282,7 @@ class Broker:
                 except (LinkDown, PostRefused):
                     await asyncio.sleep(RETRY_S)
                 else:
+                    await self._post_all(bounces)
                     return delivery.done()
 
         assert self._tasks is not None
@@ -390,9 +388,8 @@ class Broker:
         except LinkDown:
             self._log.warning("release_interrupted")  # each is found again at its next message
 
-    def _count(self, batches: int, posts: int, routed: Routed, work: Plan) -> None:
+    def _count(self, posts: int, routed: Routed, work: Plan) -> None:
         counts = self.counts
-        counts.batches += batches
         counts.posts += posts
         counts.stored += routed.stored
         counts.repeats += routed.repeats

@@ -159,6 +159,10 @@ class SentQueue(Protocol):
         for a user with fewer than two known devices.
         """
 
+    async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
+        """The entry (origin, cid) was not taken and later ones may be: it can still be appended. Without effect when it
+        was answered, has no cid (a key stays open by itself), or there is no such user."""
+
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """Move cursors forward (never back, never over head) and trim what every known device has processed.
 

@@ -64,6 +64,7 @@ class RedisSentQueue:
         self._append = Script(link, "append", keys=6)
         self._acknowledge = Script(link, "acknowledge", keys=4, frees=True)
         self._open = Script(link, "open", keys=5, frees=True)
+        self._leave_open = Script(link, "leave_open", keys=3)
         self._read = Script(link, "read", keys=2)
         self._heads = Script(link, "heads", keys=2)
         self._trouble = Script(link, "trouble", keys=2, frees=True)
@@ -110,6 +111,12 @@ class RedisSentQueue:
             base + "m", base + "q", base + "c", f"{base}d:{month}", f"{base}d:{month - 1}", base + "r",
             *self._bounds, expires_ms, month, DEDUPE_S, MARKS_MAX, *args,
         )  # fmt: skip
+
+    async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
+        """One script."""
+        month, base = now_ms // MONTH_MS, "u:{" + user + "}:"
+        keys = (base + "m", f"{base}d:{month}", f"{base}d:{month - 1}")
+        await ask(self._link, self._leave_open(*keys, origin, f"{cid:d}", month, DEDUPE_S))
 
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """One script an ack, one round trip."""

@@ -106,6 +106,11 @@ class SqliteSentQueue:
     def _seats(self, user: str) -> Sequence[Seat]:
         return self._register.seats_now(user) if self._register is not None else ()
 
+    async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
+        """Keep a cid that was not taken."""
+        run = partial(moves.leave_open, user=user, key=origin, cid=cid, now_ms=now_ms)
+        await self._writer.call(run, ordered=True)
+
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """Move cursors, trim, and give what is owed (at most moves.OWED_MAX entries for one ack)."""
         return await self._writer.call(partial(moves.acknowledge, acks=acks, now_ms=now_ms))

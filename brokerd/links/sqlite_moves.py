@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from brokerd.links import sqlite_schema as sql
+from brokerd.links.gaps import open_gap
 from brokerd.links.sqlite_ledger import Ledger
 from brokerd.links.sqlite_state import Device, UserState
 from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Acked, Append, Entry, Opened, Owed, Page, Stored
@@ -70,6 +71,8 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         ledger.origins_new[state.uid, key] = origin
     else:
         ledger.origins_moved[state.uid, key] = origin
+    if type(body) is not bytes:
+        raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
     bytes_after = state.bytes + len(body)
     if state.head - state.floor >= share * bounds.count_max or bytes_after > share * bounds.bytes_max:
@@ -84,6 +87,19 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         ledger.set_due(state, expires_ms)
     ledger.entry_rows.append((state.uid, seq, type_, flags, expires_ms, body))
     return seq
+
+
+def leave_open(ledger: Ledger, user: str, key: bytes, cid: int, now_ms: int) -> None:
+    """See SentQueue.leave_open."""
+    state = ledger.state(user)
+    if state is None or cid <= 0:
+        return
+    origin = state.origins.get(key) or ledger.load_origin(state, key)
+    if cid > origin.high:
+        open_gap(origin.gaps, origin.high, cid)
+        origin.high = cid
+        origin.day = now_ms // DAY_MS
+        ledger.origins_new[state.uid, key] = origin
 
 
 def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]:

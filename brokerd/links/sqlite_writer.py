@@ -21,6 +21,9 @@ from brokerd.ports import LinkDown
 CALLS_WAITING_MAX: Final = 16_384  # beyond it a call fails with LinkDown at once
 GROUP_CALLS_MAX: Final = 1024  # in one transaction
 
+# a value that SQLite cannot keep, or that a column may not have
+_MISTAKES: Final = (sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.IntegrityError)
+
 T = TypeVar("T")
 
 
@@ -233,7 +236,9 @@ def _failed(calls: list[_Call], fault: BaseException) -> list[_Answer]:
 
 
 def _as_link_down(fault: BaseException) -> BaseException:
-    """What the disk or the file does to us is LinkDown; a mistake in a call stays what it is."""
+    """What the disk or the file does to us is LinkDown; a mistake in a call stays what it is: no waiting mends it."""
+    if isinstance(fault, _MISTAKES):
+        return fault
     if isinstance(fault, (sqlite3.Error, OSError)):
         return LinkDown(f"sent_queue: {fault}")
     return fault
