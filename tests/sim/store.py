@@ -204,6 +204,13 @@ class Store(Register):
             self.dropped.append((user, entry))
         return FULL
 
+    def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
+        queue = self.queues.get(user)
+        mark = queue.origins.setdefault(origin, Origin()) if queue is not None and cid > 0 else None
+        if mark is not None and cid > mark.high:
+            open_gap(mark.gaps, mark.high, cid)
+            mark.high = cid
+
     # --- what is acknowledged and read
 
     def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
