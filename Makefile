@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick sim services browser clean
+.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -79,6 +79,15 @@ sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by 
 docs: $(READY) ## draw the picture and print the configuration's reference
 	$(BIN)/python docs/draw.py
 	$(BIN)/python -m chatd.config > docs/configuration.md
+
+install: ## into PREFIX (/usr/local), below DESTDIR: commands, a virtual environment, units for systemd, examples
+	DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" systemd/install.sh install
+
+uninstall: ## remove what install put there; configuration and data stay
+	DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" systemd/install.sh uninstall
+
+deb: ## a Debian package in dist/ (needs debhelper)
+	systemd/build_deb.sh dist
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules

@@ -94,10 +94,18 @@ def writing(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_MODE)
     try:
+        _give_to_owner_of(path.parent, lock)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
+
+
+def _give_to_owner_of(folder: Path, file: int) -> None:
+    """What root writes into a service's folder is for the service, which could not read it otherwise."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(file, owner.st_uid, owner.st_gid)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -105,6 +113,7 @@ def replace_text(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     target = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_MODE)
     try:
+        _give_to_owner_of(path.parent, target)
         with os.fdopen(target, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
