@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import uuid4
 
 from bench.processes import Brokerd, Chatd, Daemon
 from bench.rabbit_server import RabbitServer
@@ -18,12 +19,12 @@ HEARD_S_MAX = 60.0
 
 
 class OwnTown:
-    """Nodes and brokers on a Redis and a RabbitMQ, apart from others by the prefix `name`."""
+    """Nodes and brokers on a Redis and a RabbitMQ, apart from all others there by a prefix of its own."""
 
     def __init__(
         self, folder: Path, name: str, redis: RedisServer, rabbit: RabbitServer, *, nodes: int = 1, brokers: int = 1
     ) -> None:
-        urls = {"REDIS_URL": redis.url, "RABBIT_URL": rabbit.url, "PREFIX": name}
+        urls = {"REDIS_URL": redis.url, "RABBIT_URL": rabbit.url, "PREFIX": name + uuid4().hex}
         chat = {f"CHATD_{key}": value for key, value in urls.items()}
         chat |= {"CHATD_MODE": "cluster", "CHATD_LEASE_S": str(LEASE_S)}
         broke = {f"BROKERD_{key}": value for key, value in urls.items()}
