@@ -25,6 +25,7 @@ from brokerd.ports import LinkDown, PostRefused
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
 REASON_CHARS_MAX: Final = 500
+NACK_EVERY_S: Final = 0.5  # a nack makes a new channel, at most so often
 
 _log = structlog.get_logger("brokerd.amqp")
 
@@ -67,6 +68,7 @@ class RabbitInbound:
         self._window = Window(posts_max, bytes_max)
         self._watch = ConfirmWatch(self._window, confirm_s_max, self._overtaken, self._silent)
         self._is_stalled = False
+        self._renewed_s = 0.0
         self._counts = InboundCounts()
         self._wire: Wire | None = None
         self._channel = _PostChannel(self, 0)
@@ -192,12 +194,17 @@ class RabbitInbound:
         self._watch.heard_s = asyncio.get_running_loop().time()
 
     def refused(self, tag: int, multiple: bool) -> None:
-        """The broker did not take these posts."""
+        """The broker did not take these posts. A channel that once found a quorum queue without a leader may refuse for
+        ever what goes to that queue (seen with RabbitMQ 3.10), a new one asks anew who the leader is."""
         settled = self._window.settle(tag, multiple)
         self._is_heard()
         self._counts.nacks += len(settled)
         for post in settled:
             post.end(PostRefused(post.refusal or "not taken by the broker"))
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._renewed_s >= NACK_EVERY_S:
+            self._renewed_s = now_s
+            self._link.attach_again(self)
 
     def sent_back(self, queue: str, message_id: bytes, reason: str) -> None:
         """There is no such queue: somebody deleted it. The confirm of this post still comes, and refuses it."""
