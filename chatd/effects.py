@@ -68,8 +68,9 @@ class Gate:
     """Whether posts are taken now. One for all sessions of a node; the postbox moves it, and the node says why the store is
     full ("" = it is not)."""
 
-    __slots__ = ("is_open", "store_full")
+    __slots__ = ("in_flight", "is_open", "store_full")
 
     def __init__(self) -> None:
+        self.in_flight = 0  # requests of all sessions without an answer
         self.is_open = True
         self.store_full = ""

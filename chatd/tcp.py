@@ -17,6 +17,7 @@ from chatd.ports import Door, Endpoint
 from protocol.errors import Code
 
 READ_BYTES_MAX = 64 * 1024
+READ_BYTES_MIN = 4 * 1024  # the first read after a pause; doubled at each read that fills it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Flow:
 class TcpWire(asyncio.BufferedProtocol):
     """A Wire on a TCP or TLS transport that is already connected."""
 
-    __slots__ = ("_deadline", "_discarded", "_endpoint", "_is_over", "_limits", "_reason", "_stay", "_transport", "_view", "flow")  # fmt: skip
+    __slots__ = ("_deadline", "_discarded", "_endpoint", "_is_over", "_limits", "_read_bytes_max", "_reason", "_stay", "_transport", "_view", "flow")  # fmt: skip
 
     def __init__(
         self,
@@ -124,6 +125,7 @@ class TcpWire(asyncio.BufferedProtocol):
         """`view` is the loop's shared buffer; `stay` is ended when the connection is gone."""
         self._transport = transport
         self._view = view
+        self._read_bytes_max = READ_BYTES_MAX
         self._limits = limits
         self._stay = stay
         self._is_over = False  # closing, cut or lost: nothing is given to the endpoint but lost()
@@ -153,7 +155,9 @@ class TcpWire(asyncio.BufferedProtocol):
         return self._transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
-        """See ports.Wire."""
+        """See ports.Wire. Who is paused for saying too much is read in small pieces behind it: a whole read brings hundreds
+        of messages, which all the others would wait for."""
+        self._read_bytes_max = READ_BYTES_MIN
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -187,12 +191,14 @@ class TcpWire(asyncio.BufferedProtocol):
     # --- asyncio.BufferedProtocol
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._view
+        return self._view if self._read_bytes_max == READ_BYTES_MAX else self._view[: self._read_bytes_max]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_over:
             self._discard(nbytes)
         elif self._endpoint is not None:
+            if nbytes == self._read_bytes_max < READ_BYTES_MAX:
+                self._read_bytes_max *= 2
             self._endpoint.receive(bytes(self._view[:nbytes]))
 
     def eof_received(self) -> bool:

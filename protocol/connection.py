@@ -233,6 +233,10 @@ class ServerConnection(Connection):
         self._heard_s = now_s
         self.next_deadline_s = now_s + self.limits.keepalive_s * KEEPALIVE_MISSES
 
+    def excuse(self, now_s: float) -> None:
+        """We do not read the peer now: its silence is ours."""
+        self._heard_s = now_s
+
     def tick(self, now_s: float) -> list[Event]:
         """LOGIN_TIMEOUT before WELCOME; SILENT when KEEPALIVE_MISSES intervals brought nothing."""
         if self.state is State.CLOSED or now_s < self.next_deadline_s:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
-from chatd.session import ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
+from chatd.session import IN_FLIGHT_MAX, ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH, SHARE_MIN
 from protocol.errors import Code
 from protocol.messages import Send
 from protocol.wire import Limits, Processed
@@ -94,3 +94,28 @@ def test_who_goes_on_in_spite_of_every_refusal_is_closed() -> None:
     rig.gate.is_open = False
     effects = rig.say(*(Send(cid, 0, "bob", b"", None) for cid in range(1, REFUSED_MAX + 3)))
     assert effects == [Close(Code.INTERNAL, REFUSED_MUCH)]
+
+
+def test_when_the_node_has_much_in_flight_only_who_has_little_is_read_on() -> None:
+    rig = opened_rig()
+    rig.gate.in_flight = IN_FLIGHT_MAX
+    sends = [Send(cid, 0, "bob", b"", None) for cid in range(1, SHARE_MIN + 1)]
+    assert HoldReading() not in rig.say(*sends[:-1])
+    assert HoldReading() in rig.say(sends[-1])
+    assert rig.gate.in_flight == IN_FLIGHT_MAX + SHARE_MIN
+    rig.session.accepted([1])
+    assert ResumeReading() in rig.session.take_effects()
+    rig.session.accepted(list(range(2, SHARE_MIN + 1)))
+    assert rig.gate.in_flight == IN_FLIGHT_MAX
+
+
+def test_who_is_not_read_is_not_taken_for_silent() -> None:
+    rig = opened_rig()
+    rig.gate.in_flight = IN_FLIGHT_MAX
+    rig.say(*[Send(cid, 0, "bob", b"", None) for cid in range(1, SHARE_MIN + 1)])
+    late_s = NOW_S + 10 * Limits().keepalive_s
+    rig.session.tick(late_s)
+    assert rig.session.is_open
+    rig.session.accepted(list(range(1, SHARE_MIN + 1)))
+    rig.session.tick(late_s + 10 * Limits().keepalive_s)
+    assert not rig.session.is_open
