@@ -56,7 +56,7 @@ async def test_an_alarm_stops_the_posts_in_bounded_time_and_delivery_goes_on(
     assert daemon.publishing.statistics()["reconnects"] == 0
 
 
-async def test_a_shard_whose_queue_is_deleted_is_declared_and_consumed_again(
+async def test_f09_a_shard_whose_queue_is_deleted_is_declared_and_consumed_again(
     rabbit_server: RabbitServer, daemon: Daemon
 ) -> None:
     taken = Taken()
@@ -69,7 +69,7 @@ async def test_a_shard_whose_queue_is_deleted_is_declared_and_consumed_again(
     await until(lambda: taken.bodies == [b"before", b"after"])
 
 
-async def test_a_post_to_a_deleted_queue_is_refused_and_the_queue_is_declared_again(
+async def test_f09_a_post_to_a_deleted_queue_is_refused_and_the_queue_is_declared_again(
     rabbit_server: RabbitServer, daemon: Daemon
 ) -> None:
     await delete_queue(rabbit_server.url, daemon.topology.shard_queue(1))
@@ -118,7 +118,7 @@ async def test_a_cut_link_takes_the_name_of_its_exclusive_queue_again(rabbit_ser
             assert daemon.consuming.statistics()["attach_failures"] > 0  # the broker still held the name
 
 
-async def test_a_half_open_connection_is_given_up_after_two_silent_heartbeats(rabbit_server: RabbitServer) -> None:
+async def test_f13_a_half_open_connection_is_given_up_after_two_silent_heartbeats(rabbit_server: RabbitServer) -> None:
     async with proxied(rabbit_server.port) as proxy:
         url = proxied_url(rabbit_server, proxy.port)
         async with rabbit_daemon(url, heartbeat_s=1) as daemon:

@@ -15,6 +15,12 @@ from bench.rabbit_server import RabbitServer
 from brokerd.links.amqp import RabbitInbound, RabbitLink, Topology
 from brokerd.ports import LinkDown
 from tests.faults.rabbit_daemon import SHARDS, Daemon, Poster, Taken, first_of_each, rabbit_daemon, until, within
+from tests.tcp_proxy import proxied
+
+LEADER = """
+{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)),
+ra:{act}(quorum_queues, amqqueue:get_pid(Q)).
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ async def daemon(rabbit: RabbitServer) -> AsyncIterator[Daemon]:
 
 
 @pytest.mark.parametrize("how", ["kill9", "stop"])
-async def test_batches_begun_while_rabbitmq_goes_down_are_durable_after_it_and_in_order(
+async def test_f04_f09_batches_begun_while_rabbitmq_goes_down_are_durable_after_it_and_in_order(
     rabbit: RabbitServer, daemon: Daemon, how: str
 ) -> None:
     poster, taken, stop = Poster(daemon.inbound), Taken(), asyncio.Event()
@@ -53,6 +59,41 @@ async def test_batches_begun_while_rabbitmq_goes_down_are_durable_after_it_and_i
     assert daemon.publishing.statistics()["reconnects"] >= 1
 
 
+async def test_f04_what_is_posted_while_a_queue_has_no_leader_waits_or_is_refused_and_is_never_confirmed(
+    rabbit: RabbitServer,
+) -> None:
+    async with (
+        proxied(rabbit.port) as proxy,
+        rabbit_daemon(rabbit.url.replace(str(rabbit.port), str(proxy.port)), consuming_url=rabbit.url) as it,
+    ):
+        poster, taken, other = Poster(it.inbound), Taken(), Taken()
+        await it.shards.consume(0, taken)
+        await it.shards.consume(1, other)
+        poster.post_some(10)
+        await until(lambda: len(taken.bodies) == 10)
+        queue = it.topology.shard_queue(0)
+        await asyncio.to_thread(rabbit.ctl, "eval", LEADER.format(queue=queue, act="stop_server"))
+        poster.post_some(10)
+        proxy.cut()
+        await within(posted_somehow(it, 1))  # connected again, and its neighbour has a leader
+        poster.post_some(10)
+        assert not [post for post in poster.posts[10:] if post.done() and post.exception() is None]
+        await asyncio.to_thread(rabbit.ctl, "eval", LEADER.format(queue=queue, act="restart_server"))
+        await within(it.consuming.wait_ready())
+        poster.post_some(10)
+        answers = await within(asyncio.gather(*poster.posts, return_exceptions=True))
+        confirmed = [body for body, answer in zip(poster.begun, answers, strict=True) if answer is None]
+        assert confirmed[-1] == poster.begun[-1]
+        await until(lambda: len(first_of_each(taken.bodies)) == len(confirmed))
+        assert first_of_each(taken.bodies) == confirmed, "the confirmed, no more and no less"
+
+
+async def posted_somehow(daemon: Daemon, shard: int) -> None:
+    """As soon as a post is taken, and when it is durable."""
+    await until(lambda: daemon.inbound.is_ready)
+    await daemon.inbound.post(shard, b"fence")
+
+
 async def test_nothing_can_be_posted_while_rabbitmq_is_down_and_the_link_comes_back_by_itself(
     rabbit: RabbitServer, daemon: Daemon
 ) -> None:
@@ -67,7 +108,7 @@ async def test_nothing_can_be_posted_while_rabbitmq_is_down_and_the_link_comes_b
     await within(daemon.inbound.post(0, b"again"))
 
 
-async def test_what_was_not_done_when_rabbitmq_died_comes_again_and_a_late_done_does_nothing(
+async def test_f07_what_was_not_done_when_rabbitmq_died_comes_again_and_a_late_done_does_nothing(
     rabbit: RabbitServer, daemon: Daemon
 ) -> None:
     taken = Taken(finishes=False)

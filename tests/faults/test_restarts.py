@@ -8,9 +8,11 @@ import asyncio
 import pytest
 
 from bench.cluster import Cluster
+from tests.faults.rabbit_daemon import delete_queue
 from tests.faults.talk import talking, wait_ready
 
 LINES = 60
+SHARDS = 8
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -92,3 +94,29 @@ async def test_sigterm_drains_a_node_and_its_clients_go_on_when_it_is_back(clust
         await bob_node.restart()
         await talk.say(LINES)
         await talk.wait_all_heard()
+
+
+async def test_f09_shards_that_are_deleted_under_two_brokerd_leave_neither_of_them_idle(cluster: Cluster) -> None:
+    async with talking(*cluster.nodes) as talk:
+        await talk.say(LINES)
+        await talk.wait_all_heard()
+        await quiet(cluster)
+        for shard in range(SHARDS):  # both are told that their consumers are cancelled
+            await delete_queue(cluster.rabbit.url, f"chat.in.{shard}")
+        await talk.say(LINES)
+        await talk.wait_all_heard()
+        for broker in cluster.brokers:  # each is left alone once: it must consume every shard
+            broker.kill9()
+            await talk.say(LINES)
+            await talk.wait_all_heard()
+            await broker.restart()
+
+
+async def quiet(cluster: Cluster) -> None:
+    """Until no shard holds anything."""
+    async with asyncio.timeout(30):
+        while True:
+            said = await asyncio.to_thread(cluster.rabbit.ctl, "-q", "list_queues", "name", "messages")
+            rows = [line.split() for line in said.splitlines()]
+            if all(row[1] == "0" for row in rows if ".in." in row[0]):
+                return
