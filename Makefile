@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick sim services browser clean
+.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick multi durability sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,8 +73,15 @@ chaos: $(READY) services ## a cluster under load, with processes killed and link
 chaos-quick: $(READY) services ## the same for 20 seconds
 	$(BIN)/python -m tests.chaos --seconds 20 $(if $(SEED),--seed $(SEED))
 
+multi: $(READY) services ## three RabbitMQ nodes, Redis with sentinels, each machine lost in turn under load: what was noticed of it
+	$(BIN)/python -m tests.multi
+
+durability: $(READY) services ## what appendfsync and WAIT cost on the same machines: a table
+	$(BIN)/python -m tests.multi.durability
+
 sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by seed; SEED=… repeats one, SEEDS=… more of them
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+	@$(if $(SEED),true,$(BIN)/python -m pytest -q tests/faults/test_sim_short.py -k catches)
 
 docs: $(READY) ## draw the picture and print the configuration's reference
 	$(BIN)/python docs/draw.py

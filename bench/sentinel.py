@@ -109,8 +109,10 @@ class SentinelRedis:
 
     def stop(self) -> None:
         """End everything that runs. Not gently: a replica that writes its first AOF would not listen."""
-        for one in (*self.sentinels, *self.servers):
-            one.end()
+        for sentinel in self.sentinels:
+            sentinel.end()
+        for server in self.servers:
+            server.end()
 
     def primary(self) -> RedisServer | None:
         """The server that most sentinels name, when it says the same of itself."""
@@ -170,15 +172,12 @@ class SentinelRedis:
 
 
 def _said(server: RedisServer, *words: str) -> bytes:
-    """What it answers, or nothing when it is away."""
-    try:
-        return server.command(*words)
-    except OSError:
-        return b""
+    """What it answers, or nothing when it is away or frozen."""
+    return _ask(server.port, *words)
 
 
 def _ask(port: int, *words: str) -> bytes:
-    """What a sentinel answers, raw; nothing when it is away."""
+    """What stands at that port answers, raw; nothing when it is away."""
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as link:
             link.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
