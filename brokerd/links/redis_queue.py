@@ -116,7 +116,7 @@ class RedisSentQueue:
         """One script."""
         month, base = now_ms // MONTH_MS, "u:{" + user + "}:"
         keys = (base + "m", f"{base}d:{month}", f"{base}d:{month - 1}")
-        await ask(self._link, self._leave_open(*keys, origin, f"{cid:d}", month, DEDUPE_S))
+        await ask(self._link, self._leave_open(*keys, origin, f"{cid:d}", month, DEDUPE_S), is_save=True)
 
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """One script an ack, one round trip."""
