@@ -22,7 +22,7 @@ _frame_read = crash_point("chatd.frame_read")
 class Line:
     """Implements chatd.ports.Endpoint for the transport and Poster for the postbox."""
 
-    __slots__ = ("board", "claim", "closing", "is_lost", "log", "paused_s", "peer", "seat", "session", "wire")
+    __slots__ = ("board", "claim", "closing", "is_lost", "log", "paused_s", "peer", "proof", "seat", "session", "wire")
 
     def __init__(self, wire: Wire, peer: str, session: Session, board: Switchboard, log: Any) -> None:
         self.wire = wire
@@ -30,6 +30,7 @@ class Line:
         self.session = session
         self.board = board
         self.log = log
+        self.proof = ""  # see chatd.ports.Identity
         self.seat: Seat | None = None  # our register entry, once claimed
         self.claim = 0  # how often this session claimed: makes each seat unlike the one before
         self.closing: tuple[Code | None, str] | None = None  # set once: the first reason counts

@@ -86,6 +86,7 @@ class Logins:
         if wait_s := self._replacing.wait_s(_place(identity.user, hello.device), board.now_s()):
             raise LoginRefused(Code.RATE_LIMITED, "two places use this device name", math.ceil(wait_s * 1000))
         session.user, session.device = identity.user, hello.device
+        line.proof = identity.proof
         line.log = line.log.bind(user=session.user, device=session.device)
         older = board.roster.add(line)  # before the claim: a hand-over that comes now must find us
         if older is not None:
@@ -208,7 +209,7 @@ class Logins:
             expires_s = line.session.expires_s
             if expires_s is not None and unix_s > expires_s:
                 line.session.fail(Code.TOKEN_EXPIRED)
-            elif not self._accounts.is_open(line.session.user):
+            elif not self._accounts.is_open(line.session.user, line.proof):
                 line.session.fail(Code.REVOKED)
             else:
                 continue

@@ -64,6 +64,7 @@ class Identity(NamedTuple):
 
     user: str
     expires_s: float | None  # Unix time at which the credentials end, None = never
+    proof: str = ""  # what a password was held against: when that changes, it proves nothing any more
 
 
 class LoginRefused(Exception):
@@ -83,8 +84,9 @@ class Accounts(Protocol):
         """The identity that `secret` proves (scheme: protocol.wire.Scheme). `user` may be "" with a token, which then
         names it; else it must be the token's own. Raises LoginRefused."""
 
-    def is_open(self, user: str) -> bool:
-        """False once the account was closed (a password user who was deleted): its sessions end with REVOKED."""
+    def is_open(self, user: str, proof: str = "") -> bool:
+        """False once the account was closed (a password user who was deleted), or the password of `proof` was changed: its
+        sessions end with REVOKED."""
 
 
 # --- what HTTP asks of the node --------------------------------------------------------------------------------------

@@ -114,8 +114,10 @@ class FileAccounts:
             raise LoginRefused(Code.REVOKED, "the account is closed")
         return identity
 
-    def is_open(self, user: str) -> bool:
-        """See chatd.ports.Accounts. Costs two dict lookups; the files are looked at once a second."""
+    def is_open(self, user: str, proof: str = "") -> bool:
+        """See chatd.ports.Accounts. Costs three dict lookups; the files are looked at once a second."""
+        if proof and self._users().get(user) != proof:
+            return False
         self._users()
         return user not in self._revoked.value() and user not in self._deleted
 
@@ -160,7 +162,7 @@ class FileAccounts:
         users = self._users()
         now_s = self._clocks.monotonic_s()
         if self._proved.has(user, password, now_s):
-            return Identity(user, None)
+            return Identity(user, None, users[user])
         if wait_ms := self._throttle.wait_ms(user, address, now_s):
             raise LoginRefused(Code.RATE_LIMITED, "too many wrong passwords", wait_ms)
         is_right = await self._checker.is_right(users, user, password)
@@ -170,7 +172,7 @@ class FileAccounts:
             raise LoginRefused(Code.BAD_CREDENTIALS, "wrong password or no such user")
         if self._users() is users:  # the file did not change meanwhile
             self._proved.put(user, password, now_s)
-        return Identity(user, None)
+        return Identity(user, None, users[user])
 
     def _users(self) -> Mapping[str, str]:
         users = self._passwd.value()

@@ -106,7 +106,8 @@ async def _refused(attempt: Any) -> LoginRefused:
 
 async def test_the_right_password_proves_who_one_is_and_has_no_end(house: House) -> None:
     port: Accounts = house.accounts
-    assert await port.prove(Scheme.PASSWORD, "ann", "ann's own", "::1") == Identity("ann", None)
+    identity = await port.prove(Scheme.PASSWORD, "ann", "ann's own", "::1")
+    assert identity == Identity("ann", None, identity.proof)
 
 
 async def test_wrong_password_unknown_user_and_bad_name_get_the_same_answer(house: House) -> None:

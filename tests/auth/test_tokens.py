@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from chatd.auth.files import FileBroken
 from chatd.auth.keys import KeyRing, generated, parse_keys, raw_keys, render_keys
 from chatd.auth.tokens import LEEWAY_S, Expected, mint, verify
-from chatd.ports import LoginRefused
+from chatd.ports import Identity, LoginRefused
 from protocol.errors import Code
 from protocol.wire import SECRET_BYTES_MAX
 
@@ -60,7 +60,7 @@ def _refusal(token: str, user: str = "", ring: KeyRing = RING, now_s: float = NO
 def test_a_token_of_each_algorithm_names_its_user_and_its_end(kid: str) -> None:
     token = mint(RING.keys[kid], "ann", EXPECTED, NOW_S, 60)
     for user in ("", "ann"):
-        assert verify(token, user, RING, EXPECTED, NOW_S) == ("ann", NOW_S + 60 + LEEWAY_S)
+        assert verify(token, user, RING, EXPECTED, NOW_S) == Identity("ann", NOW_S + 60 + LEEWAY_S)
 
 
 def test_a_token_of_another_user_is_not_yours() -> None:

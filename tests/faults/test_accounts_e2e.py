@@ -170,12 +170,16 @@ async def test_a_wrong_password_is_refused_as_an_unknown_user_is(house: House) -
         assert answers[0].code == Code.BAD_CREDENTIALS
 
 
-async def test_a_changed_password_counts_at_once_and_the_old_one_no_more(house: House) -> None:
-    user = house.new_name("pat")
+async def test_a_changed_password_counts_at_once_and_ends_what_the_old_one_opened(house: House) -> None:
+    user, new = house.new_name("pat"), "a new one, longer"
     old = await asyncio.to_thread(house.server.add_user, user)
-    assert await logs_in(house, user, old, Scheme.PASSWORD)
-    await asyncio.to_thread(house.server.ctl, "user", "passwd", user, "--password-stdin", text="a new one, longer\n")
-    assert await refused(house, user, old, Scheme.PASSWORD) == Code.BAD_CREDENTIALS
+    async with connected(house.port) as opened, session(house.port, user, house.mint.token(user), "other") as by_token:
+        assert isinstance(await opened.hello(user, old, scheme=Scheme.PASSWORD), Welcome)
+        await asyncio.to_thread(house.server.ctl, "user", "passwd", user, "--password-stdin", text=f"{new}\n")
+        assert await refused(house, user, old, Scheme.PASSWORD) == Code.BAD_CREDENTIALS
+        assert [it.code for it in await opened.rest() if isinstance(it, Error)] == [Code.REVOKED]
+        assert await logs_in(house, user, new, Scheme.PASSWORD)
+        await by_token.still_works()
 
 
 async def test_who_guesses_is_slowed_down_and_the_true_user_gets_in_from_elsewhere(house: House) -> None:
