@@ -78,7 +78,6 @@ class Device:
         )  # fmt: skip
         self._ledger.processed(self.user, place.generation, place.processed)  # HELLO says so too
         self.pipe, self._conn = pipe, ClientConnection(hello, now_s=self._loop.time(), login_s_max=10.0)
-        self._world.on_doorstep(self.user)
         self._flush()
         self._tick(pipe)
 
@@ -94,7 +93,9 @@ class Device:
         """The connection is gone: again, after a while."""
         if pipe is self.pipe:
             self._forget()
-            self._loop.call_later(self.random.random() * 0.6, self.connect)
+            back_s = self._loop.time() + 0.1 + self.random.random() * 0.5
+            self._loop.call_at(back_s, self.connect)
+            self._world.on_doorstep(self.user, back_s)
 
     def _forget(self) -> None:
         self.pipe = self._conn = None

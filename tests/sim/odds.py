@@ -44,6 +44,9 @@ GENTLE = Odds(cut=1.0, leave=0.5, drain_node=0.3, parcel_repeated=0.1)  # nothin
 # ends hear of: here a message must be prompt, long before the PING that would repair a lost hand-over
 
 
+GENTLE_EVERY = 8  # seeds
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How large a world is, and what is said in it."""
@@ -59,9 +62,8 @@ class Shape:
     is_gentle: bool
 
 
-def draw(random: Random) -> tuple[Odds, Shape]:
-    """One world; every eighth is gentle."""
-    is_gentle = random.random() < 0.125
+def draw(random: Random, *, is_gentle: bool) -> tuple[Odds, Shape]:
+    """One world."""
     drawn: dict[str, float] = {}
     for field in fields(Odds):
         if random.random() < SELDOM.get(field.name, 0.5):

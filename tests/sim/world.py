@@ -15,15 +15,18 @@ from tests.sim.clock import VirtualLoop
 from tests.sim.device import UNANSWERED_MAX, Device
 from tests.sim.ledger import Broken, Ledger
 from tests.sim.machines import SHARDS, BrokerMachine, Machine, NodeMachine
-from tests.sim.odds import STRIKES, Odds, draw
+from tests.sim.odds import GENTLE_EVERY, STRIKES, Odds, draw
 from tests.sim.promises import Owed
 from tests.sim.rabbit import Rabbit
 from tests.sim.store import Store
 from tests.sim.storm import strike
 
 STORM_S: Final = 8.0
+GENTLE_S: Final = 60.0  # long and quiet: nothing comes by soon that would repair a lost hand-over
 HEAL_S_MAX: Final = 150.0
 SLOW_S_MAX: Final = 3.0
+ZOMBIE_S_MAX: Final = 6.0  # a node hears of a cut connection so late
+DOORSTEP_S: Final = 0.04  # about what a message takes to the store, or a login
 USERS: Final = ("ann", "bob", "cid")
 TTLS_S: Final = (1, 3, 10)
 
@@ -34,7 +37,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.loop = VirtualLoop()
         self.random = Random(seed)
-        self.storm_odds, self.shape = draw(self.random)
+        self.storm_odds, self.shape = draw(self.random, is_gentle=seed % GENTLE_EVERY == 0)
         self.odds = Odds()
         self.ledger = Ledger(self.loop.time, self.loop.now_ms)
         self.store = Store(self.loop.time, count_max=self.shape.count_max)
@@ -88,6 +91,7 @@ class World:
         await self._storm()
         self.odds = Odds()
         if self.ledger.emptied:
+            await asyncio.sleep(ZOMBIE_S_MAX)
             await self._until(self._are_all_in, "not all came back to the empty store")
             await self._until(self.rabbit.is_empty, "the queues do not run empty")
             self.ledger.settled()
@@ -123,11 +127,11 @@ class World:
     async def _storm(self) -> None:
         random, shape = self.random, self.shape
         begin_s = self.loop.time()
-        end_s = begin_s + STORM_S * (3 if shape.is_gentle else 1)
+        end_s = begin_s + (GENTLE_S if shape.is_gentle else STORM_S)
         weights = [getattr(self.odds, name) for name in STRIKES]
         has_late = not shape.late_device
         while self.loop.time() < end_s:
-            await asyncio.sleep(random.expovariate(2.0 if shape.is_gentle else 6.0))
+            await asyncio.sleep(random.expovariate(0.4 if shape.is_gentle else 6.0))
             self._stop_if_broken()
             if not has_late and self.loop.time() > (begin_s + end_s) / 2:
                 has_late = True
@@ -150,10 +154,10 @@ class World:
             device.say(to, text, flags=random.choice((0, Flag.RECEIPT, Flag.READ_RECEIPT, Flag.RECEIPT | Flag.READ_RECEIPT)),
                        ttl_s=ttl_s)  # fmt: skip
 
-    def on_doorstep(self, user: str) -> None:
-        """A device of the user connects. In a gentle world little is said, and most of it just now."""
+    def on_doorstep(self, user: str, at_s: float) -> None:
+        """A device of the user connects at that time. In a gentle world little is said, and most of it just then."""
         if self.shape.is_gentle and self.odds is self.storm_odds:
-            self.loop.call_later(self.random.random() * 0.15, self.say, user)
+            self.loop.call_at(at_s + self.random.uniform(-DOORSTEP_S, DOORSTEP_S), self.say, user)
 
     def replaced(self, device: Device) -> None:
         """A device was told REPLACED on the only connection that it has: a real one would not come back."""
