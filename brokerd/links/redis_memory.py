@@ -12,6 +12,7 @@ from brokerd.ports import LinkDown
 from brokerd.support_ports import Standing
 from protocol.wire import DEVICE_TAG_BYTES
 
+_MONTHS_BACK: Final = (-1, 0, 1)  # the next one too: a clock may have been ahead
 _KEY_CID: Final = 1  # what a key without a number counts as
 
 
@@ -28,21 +29,21 @@ class RedisMemory:
         commands = [
             ("HMGET", f"u:{{{user}}}:d:{month - back}", field, b"?" + field, b"!%b%d" % (field, cid))
             for field, cid in places
-            for back in (0, 1)
+            for back in _MONTHS_BACK
         ]
         replies = await self._link.pipeline(commands)
         for reply in replies:
             if is_broken(reply):
                 raise LinkDown(f"redis: {reply}")
         for at, (_, cid) in enumerate(places):
-            found = _standing(cid, replies[2 * at : 2 * at + 2])
+            found = _standing(cid, replies[at * len(_MONTHS_BACK) : (at + 1) * len(_MONTHS_BACK)])
             if found is not Standing.NEVER:
                 return found
         return Standing.NEVER
 
 
 def _standing(cid: int, months: Sequence[Sequence[bytes | None]]) -> Standing:
-    """Of the newer and the older month, each: the highest cid, its gaps, whether this one was refused."""
+    """Of the months, the newest first, each: the highest cid, its gaps, whether this one was refused."""
     high, gaps = (next((month[at] for month in months if month[at] is not None), b"") for at in (0, 1))
     if cid > int(high or b"0") or _is_in_gap(cid, [int(word) for word in (gaps or b"").split()]):
         return Standing.NEVER

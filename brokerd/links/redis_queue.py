@@ -61,10 +61,10 @@ class RedisSentQueue:
         self._link, self._log = link, log
         self._bounds = (count_max, bytes_max)
         self._retention_ms = int(retention_s * 1000)
-        self._append = Script(link, "append", keys=6)
+        self._append = Script(link, "append", keys=7)
         self._acknowledge = Script(link, "acknowledge", keys=4, frees=True)
         self._open = Script(link, "open", keys=5, frees=True)
-        self._leave_open = Script(link, "leave_open", keys=3)
+        self._leave_open = Script(link, "leave_open", keys=4)
         self._read = Script(link, "read", keys=2)
         self._heads = Script(link, "heads", keys=2)
         self._trouble = Script(link, "trouble", keys=2, frees=True)
@@ -109,13 +109,13 @@ class RedisSentQueue:
                 expires_ms = entry_expires_ms
         return self._append(
             base + "m", base + "q", base + "c", f"{base}d:{month}", f"{base}d:{month - 1}", base + "r",
-            *self._bounds, expires_ms, month, DEDUPE_S, MARKS_MAX, *args,
+            f"{base}d:{month + 1}", *self._bounds, expires_ms, month, DEDUPE_S, MARKS_MAX, *args,
         )  # fmt: skip
 
     async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
         """One script."""
         month, base = now_ms // MONTH_MS, "u:{" + user + "}:"
-        keys = (base + "m", f"{base}d:{month}", f"{base}d:{month - 1}")
+        keys = (base + "m", *(f"{base}d:{month + ahead}" for ahead in (0, -1, 1)))
         await ask(self._link, self._leave_open(*keys, origin, f"{cid:d}", month, DEDUPE_S), is_save=True)
 
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:

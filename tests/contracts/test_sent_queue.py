@@ -110,6 +110,15 @@ async def test_a_repeat_is_known_after_it_was_trimmed_and_after_a_month_turned(b
     assert await results(bob, [letter(3)], now_ms=later + 29 * DAY) == [REPEAT]
 
 
+async def test_a_repeat_is_known_though_the_clock_stepped_back_over_the_end_of_a_month(bob: SentQueue) -> None:
+    end = (NOW // (30 * DAY) + 1) * 30 * DAY
+    assert await results(bob, [letter(1)], now_ms=end - DAY) == [1]
+    assert await results(bob, [letter(2), letter(4, prev=2)], now_ms=end + 1) == [2, 3]
+    assert await results(bob, [letter(2), letter(4), letter(5)], now_ms=end - 1) == [REPEAT, REPEAT, 4]
+    assert await results(bob, [letter(2), letter(5)], now_ms=end + 1) == [REPEAT, REPEAT]
+    assert await results(bob, [letter(5)], now_ms=end + 29 * DAY) == [REPEAT]
+
+
 async def test_nothing_is_kept_for_a_ghost(sent_queue: SentQueue) -> None:
     answer = await save(sent_queue, letters(1, 2), "ghost")
     assert (list(answer.results), answer.head) == ([NO_USER, NO_USER], 0)

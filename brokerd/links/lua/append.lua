@@ -1,12 +1,13 @@
 -- Save the entries of one batch for one user, drop repeats, and look the user's seats up: all or nothing, in one step.
 -- Everything is read before the first write, so that a key of the wrong type leaves nothing half done.
 -- KEYS  1 m  2 q  3 c  4 dedupe of this month  5 dedupe of the month before  6 r
+--       7 dedupe of the month to come
 -- ARGV  1 count_max  2 bytes_max  3 earliest expiry of the entries (ms, 0 = never)  4 month  5 seconds a dedupe hash lives
 --       6 marks_max  then for each entry: origin, cid, entry
 --       (cid may be "cid prev": see brokerd/links/gaps.py)
 -- Gives head, when the user must be swept (0 = as known), {device, seat, …}, and a result for each entry.
 local FIRST = 7
-local meta = redis.call('HMGET', KEYS[1], 'e', 'f', 'b', 'w', 'x')
+local meta = redis.call('HMGET', KEYS[1], 'e', 'f', 'b', 'w', 'x', 'k')
 local length = redis.call('LLEN', KEYS[2])
 local reply = {0, 0, redis.call('HGETALL', KEYS[6])}
 if not meta[1] then
@@ -16,6 +17,10 @@ end
 local base = tonumber(meta[2]) + length
 reply[1] = base
 if #ARGV < FIRST then return reply end
+
+-- a clock may step back over the end of a month, and two brokers' clocks differ: the month of a user never goes back
+local this_month, month_before, month = KEYS[4], KEYS[5], ARGV[4]
+if number(meta[6]) == tonumber(month) + 1 then this_month, month_before, month = KEYS[7], KEYS[4], meta[6] end
 
 -- the highest cid taken from each origin; a key without a number counts as an origin of its own, with cid 1
 local fields, cids, prevs, high, asked = {}, {}, {}, {}, {}
@@ -42,9 +47,9 @@ local function learn(key, names)
   end)
   return missing
 end
-local unknown = learn(KEYS[4], asked)
-local is_new_hash = #unknown > 0 and redis.call('EXISTS', KEYS[4]) == 0
-if #unknown > 0 then learn(KEYS[5], unknown) end
+local unknown = learn(this_month, asked)
+local is_new_hash = #unknown > 0 and redis.call('EXISTS', this_month) == 0
+if #unknown > 0 then learn(month_before, unknown) end
 
 local lone -- whether the user has fewer than two devices; asked only when it matters
 local function is_lone()
@@ -52,14 +57,14 @@ local function is_lone()
   return lone
 end
 local function was_full(mark)
-  return redis.call('HEXISTS', KEYS[4], mark) == 1 or redis.call('HEXISTS', KEYS[5], mark) == 1
+  return redis.call('HEXISTS', this_month, mark) == 1 or redis.call('HEXISTS', month_before, mark) == 1
 end
 
 -- the gaps below a mark, read when they are asked for: first, last, first, last, …
 local gaps = {}
 local function gaps_of(field)
   if not gaps[field] then
-    local text = redis.call('HGET', KEYS[4], '?' .. field) or redis.call('HGET', KEYS[5], '?' .. field) or ''
+    local text = redis.call('HGET', this_month, '?' .. field) or redis.call('HGET', month_before, '?' .. field) or ''
     local list = {}
     for word in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(word) end
     gaps[field] = list
@@ -131,14 +136,14 @@ for field in pairs(changed) do
   sets[#sets + 1], sets[#sets + 2] = '?' .. field, table.concat(words, ' ')
 end
 -- a flood against a full queue may not fill the memory: beyond marks_max a refused entry's repeat is a plain REPEAT
-if #marks > 0 and redis.call('HLEN', KEYS[4]) < marks_max then
+if #marks > 0 and redis.call('HLEN', this_month) < marks_max then
   for i = 1, #marks do sets[#sets + 1] = marks[i] end
 end
 if #sets > 0 then
-  each(sets, function(from, to) redis.call('HSET', KEYS[4], unpack(sets, from, to)) end)
+  each(sets, function(from, to) redis.call('HSET', this_month, unpack(sets, from, to)) end)
   if is_new_hash then
-    redis.call('EXPIRE', KEYS[4], ARGV[5])
-    redis.call('HSET', KEYS[1], 'k', ARGV[4])
+    redis.call('EXPIRE', this_month, ARGV[5])
+    redis.call('HSET', KEYS[1], 'k', month)
   end
 end
 local sweep = number(meta[5])
