@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 import msgpack
 
 from brokerd.ports import FULL, NO_USER, Ack, Append, Appended, Entry, Owed, Seat
-from protocol.codec import encode_body
+from protocol.codec import decode, encode_body
 from protocol.envelope import (
     AckPost,
     EntryPost,
     FramesParcel,
+    FullParcel,
     HeadParcel,
     Parcel,
     ParcelKind,
@@ -34,6 +35,7 @@ from protocol.messages import Receipt
 from protocol.names import device_tag
 from protocol.wire import HEAD, RECEIPT_IDS_MAX, TTL_S_MAX, Flag, Status, Type
 
+_FAILED_ORIGIN: Final = b"s" + bytes((Status.FAILED,))  # how the origin of a bounce begins: see status_post
 BOUNCE_CODES: Final = {FULL: Code.QUEUE_FULL, NO_USER: Code.NO_SUCH_USER}
 
 
@@ -97,6 +99,7 @@ def route(work: Plan, appended: Sequence[Appended], now_ms: int) -> Routed:
     out = Routed()
     for (user, entries), answer in zip(work.appends, appended, strict=True):
         parcels = _parcels_of(user, entries, answer, out, now_ms)
+        parcels += [FullParcel(ParcelKind.FULL, user, peer) for peer in _full_for(entries)]
         for signal in work.signals.get(user, ()):
             parcels.append(SignalParcel(ParcelKind.SIGNAL, user, pack_frame(signal.type, 0, 0, signal.body)))
         if parcels and answer.seats:
@@ -123,6 +126,12 @@ def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Rout
         out.stored += last - first + 1
         return [FramesParcel(ParcelKind.FRAMES, user, first, last, b"".join(frames))]
     return [HeadParcel(ParcelKind.HEAD, user, answer.head)] if entries and answer.head else []
+
+
+def _full_for(entries: Sequence[Entry]) -> set[str]:
+    """Whose queues were full, by the bounces among these entries (also by one that finds no room itself)."""
+    bounces = [decode(Type.RECEIPT, 0, 0, it.body) for it in entries if it.origin.startswith(_FAILED_ORIGIN)]
+    return {it.peer for it in bounces if isinstance(it, Receipt) and it.reason == Code.QUEUE_FULL}
 
 
 def _bounce(user: str, entry: Entry, code: Code, out: Routed, now_ms: int) -> None:

@@ -11,6 +11,7 @@ from protocol.envelope import (
     DevicesParcel,
     EvictParcel,
     FramesParcel,
+    FullParcel,
     HeadParcel,
     SignalParcel,
     TraceParcel,
@@ -70,6 +71,8 @@ class Postroom:
             session.reaches(parcel.head)
         elif isinstance(parcel, TraceParcel):
             self._board.tracer.handed(line, parcel)
+        elif isinstance(parcel, FullParcel):
+            session.full.note(parcel.peer, self._board.now_s())
         elif isinstance(parcel, DevicesParcel):
             session.hear_devices(parcel.devices)
         elif isinstance(parcel, EvictParcel) and (session.device, session.id) == (parcel.device, parcel.session):

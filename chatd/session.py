@@ -25,6 +25,7 @@ from chatd.effects import (
     ResumeReading,
 )
 from chatd.feed import Feed
+from chatd.full import FullHints
 from chatd.ports import Identity
 from chatd.posts import Origin, message_copy, message_post, read_copy, read_post, signal_post
 from protocol.connection import Closing, Event, ServerConnection
@@ -55,6 +56,7 @@ class Session:
         self.id = id_
         self.effects: list[Effect] = []
         self.feed = Feed(conn, self.effects)
+        self.full = FullHints()
         self.user = ""  # set at login, with device
         self.device = ""
         self.expires_s: float | None = None  # Unix time at which the credentials end
@@ -177,7 +179,9 @@ class Session:
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
         else:
             self._refused.discard(cid)
-            return True
+            if not self.full.has(to, self._now_s):
+                return True
+            self._refuse(cid, Code.QUEUE_FULL, "")
         return False
 
     def _is_out_of_order(self, cid: int) -> bool:

@@ -99,6 +99,7 @@ class ParcelKind(IntEnum):
     EVICT = 3
     DEVICES = 4
     TRACE = 5
+    FULL = 6
 
 
 class FramesParcel(NamedTuple):
@@ -154,7 +155,15 @@ class TraceParcel(NamedTuple):
     id: bytes
 
 
-Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel | TraceParcel
+class FullParcel(NamedTuple):
+    """A message of `user` to `peer` failed with QUEUE_FULL: for a moment the sessions of `user` may refuse others at once."""
+
+    kind: int
+    user: str
+    peer: str
+
+
+Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel | TraceParcel | FullParcel
 
 _pack = msgpack.Packer(autoreset=True, buf_size=256 * 1024).pack
 _POSTS: Final[dict[int, Any]] = {
@@ -164,7 +173,7 @@ _POSTS: Final[dict[int, Any]] = {
 _PARCELS: Final[dict[int, Any]] = {
     ParcelKind.FRAMES: FramesParcel, ParcelKind.SIGNAL: SignalParcel,
     ParcelKind.HEAD: HeadParcel, ParcelKind.EVICT: EvictParcel, ParcelKind.DEVICES: DevicesParcel,
-    ParcelKind.TRACE: TraceParcel,
+    ParcelKind.TRACE: TraceParcel, ParcelKind.FULL: FullParcel,
 }  # fmt: skip
 
 

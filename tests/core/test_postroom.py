@@ -9,7 +9,7 @@ import pytest
 
 from brokerd.ports import Seat
 from protocol.codec import encode
-from protocol.envelope import DevicesParcel, EvictParcel, HeadParcel, ParcelKind, SignalParcel
+from protocol.envelope import DevicesParcel, EvictParcel, FullParcel, HeadParcel, ParcelKind, SignalParcel
 from protocol.errors import Code
 from protocol.messages import Bye, Deliver, Message, Signalled
 from tests.core.back_room import until
@@ -128,3 +128,11 @@ async def test_after_an_inbox_was_lost_every_session_claims_its_seat_again_and_l
 
 async def _has_seat(room: NodeRoom, peer: Peer) -> bool:
     return [seat.device for seat in await room.seats(peer.user)] == [peer.device]
+
+
+async def test_a_full_queue_is_noted_by_the_sessions_of_the_sender(room: NodeRoom) -> None:
+    ann, bob = await room.log_in(), await room.log_in("bob")
+    room.hand(FullParcel(ParcelKind.FULL, "ann", "cat"))
+    now_s = room.board.now_s()
+    assert ann.line.session.full.has("cat", now_s)
+    assert not bob.line.session.full.has("cat", now_s)

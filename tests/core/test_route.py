@@ -18,6 +18,7 @@ from protocol.envelope import (
     AckPost,
     EntryPost,
     FramesParcel,
+    FullParcel,
     HeadParcel,
     ParcelKind,
     PostKind,
@@ -202,3 +203,14 @@ def test_expired_is_told_to_those_who_asked() -> None:
     id_ = message_id(TAG, 1)
     receipt = encode_body(Receipt(0, 0, "bob", int(Status.EXPIRED), (id_,), NOW_MS, int(Code.TTL_PASSED)))
     assert told == EntryPost(PostKind.ENTRY, "ann", b"s\x03" + id_, 0, Type.RECEIPT, 0, EXPIRES_MS, receipt)
+
+
+def test_a_bounce_tells_the_nodes_of_its_sender_which_queue_is_full_also_when_it_finds_no_room_itself() -> None:
+    [bounce] = routed([FULL], 4, []).bounces
+    work = plan([bounce])
+    for result in (1, FULL):
+        out = route(work, [Appended([result], 1, [Seat("phone", "n1", "s")])], NOW_MS)
+        assert FullParcel(ParcelKind.FULL, "ann", "bob") in out.parcels["n1"]
+    [other] = routed([NO_USER], 4, []).bounces
+    out = route(plan([other]), [Appended([1], 1, [Seat("phone", "n1", "s")])], NOW_MS)
+    assert not any(isinstance(parcel, FullParcel) for parcel in out.parcels["n1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
+from chatd.full import HINT_S
 from chatd.session import IN_FLIGHT_MAX, ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH, SHARE_MIN
 from protocol.errors import Code
 from protocol.messages import Send
@@ -119,3 +120,13 @@ def test_who_is_not_read_is_not_taken_for_silent() -> None:
     rig.session.accepted(list(range(1, SHARE_MIN + 1)))
     rig.session.tick(late_s + 10 * Limits().keepalive_s)
     assert not rig.session.is_open
+
+
+def test_a_receiver_whose_queue_was_full_a_moment_ago_is_refused_at_once_and_then_tried_again() -> None:
+    rig = opened_rig()
+    rig.session.full.note("bob", NOW_S)
+    [effect] = rig.say(Send(1, 0, "bob", b"", None), Send(2, 0, "cat", b"", None))
+    assert isinstance(effect, PostEntry)
+    assert effect.cid == 2
+    assert rig.heard() == [error(1, Code.QUEUE_FULL)]
+    assert [cid for cid, _ in posted(rig.say(Send(3, 0, "bob", b"", None), after_s=HINT_S))] == [3]
