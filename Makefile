@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick chaos chaos-quick multi durability sim services browser clean
+.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick profile chaos chaos-quick multi durability sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench: $(BENCH_READY) services ## every scenario, a quarter of an hour; bench/ou
 
 bench-quick: $(BENCH_READY) services ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
 	$(BIN)/python -m bench quick
+
+profile: $(BENCH_READY) services ## a flame graph of each of our processes under load, bench/out/profile-*.svg
+	$(BIN)/python -m bench profile
 
 chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

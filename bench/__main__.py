@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def main() -> int:
     parser_compare = commands.add_parser("compare", help="judge two runs by ratios, with their noise")
     parser_compare.add_argument("before", type=Path)
     parser_compare.add_argument("after", type=Path)
+    flames = commands.add_parser("profile", help="a flame graph of each of our processes under load")
+    flames.add_argument("--seconds", type=float, default=5.0, help="sampled (default: %(default)s)")
     commands.add_parser("stages", help="each stage of a message's walk: ns and allocations", add_help=False)
     options, others = parser.parse_known_args()
     if options.command == "stages":
@@ -48,7 +51,18 @@ def main() -> int:
         from bench.compare import compare
 
         return compare(options.before, options.after)
+    if options.command == "profile":
+        return _profile(options)
     return _run(options)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from bench.profile import main as profile
+
+    names = ("embedded", "cluster", "cluster at 1000", "embedded, logins")
+    plans = [replace(one, warmup_s=1.0, seconds=options.seconds) for one in FULL if one.name in names]
+    with tempfile.TemporaryDirectory(prefix="chatd-bench-") as folder:
+        return profile(plans, Path(folder))
 
 
 def _one_scenario(commands: Any) -> None:
@@ -92,8 +106,6 @@ def _run(options: argparse.Namespace) -> int:
         print("\n".join(scenario.name for scenario in plan or FULL))
         return 0 if plan else EXIT_USAGE
     if options.command in ("quick", "run") and options.seconds:
-        from dataclasses import replace
-
         plan = tuple(replace(scenario, seconds=options.seconds) for scenario in plan)
     folder = Path(tempfile.mkdtemp(prefix="chatd-bench-"))
     start_s = time.monotonic()
