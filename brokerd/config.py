@@ -129,8 +129,8 @@ class LogSection:
     level: str = setting("info", "the least that is logged", choices=("debug", "info", "warning", "error"))
     format: str = setting(
         "auto",
-        "json for machines, console for people, auto: console on a terminal",
-        choices=("auto", "json", "console"),
+        "json for machines, journal: with systemd's priorities, console for people; auto: what fits",
+        choices=("auto", "json", "journal", "console"),
     )
 
 
@@ -207,11 +207,18 @@ def _credentials(kind: type, prefix: str, environ: Mapping[str, str]) -> dict[st
     """What a service manager laid into $CREDENTIALS_DIRECTORY, as the variables that it stands for: the file
     `<daemon>_<key>` is the value of that key, or where the key wants a file, that file."""
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
+    names = {f"{prefix.lower()}_{leaf.key}": leaf for leaf in settings.leaves(kind)}
     found: dict[str, str] = {}
-    for leaf in settings.leaves(kind) if folder else ():
-        path = Path(folder) / f"{prefix.lower()}_{leaf.key}"
-        if path.is_file():
+    try:
+        given = sorted(os.listdir(folder)) if folder else []
+    except OSError as error:
+        raise SettingsError([Problem("the credentials", folder, f"can not be read: {error.strerror}")]) from None
+    for name in given:
+        path = Path(folder) / name
+        if leaf := names.get(name):
             found[leaf.variable(prefix)] = str(path) if leaf.kind is Path else _text_of(str(path)).strip()
+        elif name.startswith(prefix.lower() + "_"):
+            raise SettingsError([Problem(name, folder, "there is no key that this credential could be for")])
     return found
 
 

@@ -19,8 +19,10 @@ from brokerd.config import LogSection
 from brokerd.log_values import clean_event
 from brokerd.log_writer import LogStatistics, LogWriter
 from brokerd.masking import masked
+from brokerd.notify import is_journal
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}  # of syslog
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _BOLD: Final = "\x1b[1m"
 _DIM: Final = "\x1b[2m"
@@ -121,13 +123,19 @@ def _binder(bound: Mapping[str, str]) -> Any:
 
 
 def _renderer(form: str, stream: IO[str]) -> Any:
-    if form == "json" or (form == "auto" and not stream.isatty()):
-        return _as_json
+    if form == "auto" and not stream.isatty():
+        form = "journal" if is_journal(stream.fileno()) else "json"
+    if form in ("json", "journal"):
+        return _as_json if form == "json" else _as_journal
     return _as_colours if stream.isatty() else _as_text
 
 
 def _as_json(event: Mapping[str, Any]) -> str:
     return json.dumps(event, separators=(",", ":"))
+
+
+def _as_journal(event: Mapping[str, Any]) -> str:
+    return f"<{_PRIORITIES.get(event.get('level', ''), 6)}>{_as_json(event)}"
 
 
 def _as_text(event: Mapping[str, Any]) -> str:

@@ -84,3 +84,10 @@ def inherited_sockets(environ: Mapping[str, str] | None = None) -> dict[str, lis
         sock.setblocking(False)
         found.setdefault(names[index] if index < len(names) else "", []).append(sock)
     return found
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is written there goes to the journal: JOURNAL_STREAM names the device and inode of its pipe."""
+    environ = os.environ if environ is None else environ
+    status = os.fstat(descriptor)
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

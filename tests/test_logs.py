@@ -222,3 +222,24 @@ def test_a_reader_that_is_gone_ends_nothing(pipe: Pipe) -> None:
     writer.put("too late")
     os.close(pipe.writing)
     assert writer.statistics().dropped == 2
+
+
+def test_the_journal_is_told_how_bad_it_is(lines: Callable[..., list[str]]) -> None:
+    def act(log: Any) -> None:
+        log.info("fine")
+        log.error("broken")
+
+    first, second = lines(act, form="journal")
+    assert first.startswith('<6>{"time"')
+    assert second.startswith('<3>{"time"')
+
+
+def test_a_level_can_change_for_loggers_that_are_in_use(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream, logging_to(LogSection("info", "json"), stream) as logs:
+        log = structlog.get_logger().bind(session="1")
+        log.debug("unheard")
+        logs.set_level("debug")
+        log.debug("heard")
+        logs.set_level("error")
+        log.warning("unheard")
+    assert [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()] == ["heard"]

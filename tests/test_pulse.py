@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from brokerd.notify import FIRST_FD, ServiceManager, inherited_sockets
+from brokerd.notify import FIRST_FD, ServiceManager, inherited_sockets, is_journal
 from brokerd.pulse import BEATS, Pulse, supervised
 
 
@@ -139,6 +139,16 @@ def test_inherited_sockets_come_by_their_names() -> None:
             seen = {name: [sock.getsockname()[1] for sock in socks] for name, socks in found.items()}
             os._exit(0 if seen == {"tcp": ports[:1], "http": ports[1:]} else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_journal_is_known_by_its_pipe() -> None:
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    assert is_journal(writer, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+    assert not is_journal(writer, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
+    assert not is_journal(writer, {})
+    os.close(reader)
+    os.close(writer)
 
 
 async def test_a_hangup_reloads_and_a_stop_is_announced(listener: Listener, manager: ServiceManager) -> None:

@@ -200,3 +200,26 @@ def test_the_defaults_pass_their_own_rules() -> None:
 def test_the_documentation_lists_exactly_the_keys_that_there_are() -> None:
     page = Path(__file__).parents[1] / "docs" / "configuration.md"
     assert page.read_text() == document(), "run: python -m chatd.config > docs/configuration.md"
+
+
+def test_a_credential_is_the_value_of_the_key_it_is_named_after(tmp_path: Path) -> None:
+    (tmp_path / "chatd_redis.url").write_text("redis://:secret@r\n")
+    (tmp_path / "chatd_auth.keys_file").write_text("")
+    (tmp_path / "brokerd_redis.url").write_text("redis://other")
+    config = read(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert config.redis.url == "redis://:secret@r"
+    assert config.keys_file == tmp_path / "chatd_auth.keys_file", "what wants a file is given the file"
+
+
+def test_a_variable_wins_over_a_credential(tmp_path: Path) -> None:
+    (tmp_path / "chatd_redis.url").write_text("redis://credential")
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path), "CHATD_REDIS_URL": "redis://variable"}
+    assert read(None, environ).redis.url == "redis://variable"
+
+
+@pytest.mark.parametrize("name", ["chatd_redis.uri", "missing"])
+def test_a_credential_that_can_be_for_nothing_is_no_credential(tmp_path: Path, name: str) -> None:
+    if name != "missing":
+        (tmp_path / name).write_text("redis://r")
+    with pytest.raises(SettingsError):
+        read(None, {"CREDENTIALS_DIRECTORY": str(tmp_path if name != "missing" else tmp_path / name)})
