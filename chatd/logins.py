@@ -103,10 +103,12 @@ class Logins:
         """Put our entry in, open the queue behind it, and tell the user's other sessions. Raises LinkDown."""
         board, user = self._board, line.session.user
         replaced, opened = await self._take_seat(line, None)
-        if replaced is not None and replaced.node != board.node:  # also when we are gone by now: it lost its seat
+        if replaced is not None and replaced.node != board.node:
+            # when we are gone by now, it lost its seat all the same: but it may be the newer one, and is to come back
+            code = Code.INTERNAL if line.is_gone() else Code.REPLACED
             self._replacing.take(_place(user, replaced.device), board.now_s())
             session_id = replaced.session.partition(".")[0]
-            parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(Code.REPLACED))
+            parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(code))
             board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
         return opened
 

@@ -16,6 +16,7 @@ from protocol.states import State
 from protocol.wire import HEAD_BYTES, LOGIN_S_MAX
 
 CLOSE_S_MAX: Final = 2.0  # what was written last has so long to leave
+LATE_LOGIN_S_MAX: Final = 60.0  # so long a HELLO that was never answered may still be carried out somewhere
 
 # --- what a client tells about its connection -----------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ class Ended(NamedTuple):
     is_left: bool = False  # we left, because the server broke a promise
     was_open: bool = False  # WELCOME came
     return_s: float | None = None  # when to come back, after a GOAWAY (of the clock)
+    is_unanswered: bool = False  # HELLO may have left, and nothing came
 
 
 # --- one connection --------------------------------------------------------------------------------------------------
@@ -155,7 +157,8 @@ class Line:
             ended = Ended(None, str(fault) or type(fault).__name__)
         finally:
             self._put_down()
-        return ended._replace(was_open=self._was_open, return_s=self._return_s)
+        is_unanswered = self._wire is not None and not self._was_open and not ended.is_told
+        return ended._replace(was_open=self._was_open, return_s=self._return_s, is_unanswered=is_unanswered)
 
     def _put_down(self) -> None:
         self.end(Ended(None, "put down"))
@@ -316,6 +319,7 @@ class Link:
         self._backoff = backoff
         self._clock = clock
         self._is_closing = False
+        self._unanswered_s: float | None = None  # when we last gave up a login that had no answer
         self.line: Line | None = None  # the connection that stands or is being opened
 
     async def run(self) -> Closed:
@@ -330,12 +334,20 @@ class Link:
                 self._session.part()
             if self._is_closing:
                 return Closed(None, "closed by this side")
-            if ended.is_told and ended.code is not None and not may_return(ended.code):
+            if ended.is_unanswered:
+                self._unanswered_s = self._clock.now_s()
+            if ended.is_told and ended.code is not None and not (may_return(ended.code) or self._is_own_work(ended.code)):
                 return Closed(ended.code, ended.detail)
             wait_s = self._wait_s(ended)
             next_try_s = self._clock.now_s() + wait_s
             self._session.tell(Reconnecting(wait_s, next_try_s, self._backoff.tries, ended.code, ended.detail))
             await self._clock.sleep(wait_s)
+
+    def _is_own_work(self, code: int) -> bool:
+        """Whether it may be a login of our own that replaced us: one that we gave up, and that was carried out late."""
+        given_up_s, self._unanswered_s = self._unanswered_s, None
+        is_late = given_up_s is not None and self._clock.now_s() - given_up_s < LATE_LOGIN_S_MAX
+        return code == Code.REPLACED and is_late
 
     @property
     def is_open(self) -> bool:

@@ -75,6 +75,7 @@ class Trouble:
     leave_out: set[int] = field(default_factory=set)  # seqs that are not delivered, once
     refuse: deque[tuple[Code, Processed, int]] = field(default_factory=deque)  # for the next SENDs: with retry_after_ms
     refuse_login: deque[Code] = field(default_factory=deque)
+    unheard_logins: int = 0  # the connection is cut at so many HELLOs
     silent_accepts: bool = False  # nothing is answered while this is set
 
 
@@ -209,7 +210,10 @@ class SmallSession:
         self.flush()
 
     def _log_in(self, hello: Hello) -> None:
-        if self.server.trouble.refuse_login:
+        if self.server.trouble.unheard_logins:
+            self.server.trouble.unheard_logins -= 1
+            self.drop()
+        elif self.server.trouble.refuse_login:
             self.conn.fail(self.server.trouble.refuse_login.popleft(), retry_after_ms=700)
         elif hello.scheme == Scheme.PASSWORD and hello.secret != "secret":
             self.conn.fail(Code.BAD_CREDENTIALS)

@@ -131,6 +131,20 @@ async def test_two_clients_with_one_device_do_not_throw_each_other_out_for_ever(
     assert server.connections == 2
 
 
+async def test_a_client_comes_back_once_when_a_login_that_it_gave_up_may_have_replaced_it(
+    make_client: MakeClient, server: SmallServer
+) -> None:
+    server.trouble.unheard_logins = 1
+    async with make_client() as ann:
+        await ann.wait_connected()
+        server.live[0].fail(Code.REPLACED)
+        await server.until(lambda: len(server.sessions) == 2)
+        await ann.wait_connected()
+        server.live[0].fail(Code.REPLACED)
+        with pytest.raises(ClientClosed, match="REPLACED"):
+            await anext(ann)
+
+
 async def test_a_code_that_may_return_waits_at_least_its_retry_after(
     make_client: MakeClient, server: SmallServer, clock: ManualClock
 ) -> None:

@@ -85,6 +85,17 @@ async def test_a_device_that_was_on_another_node_is_evicted_there(room: NodeRoom
     assert room.elsewhere == [EvictParcel(ParcelKind.EVICT, "ann", "laptop", "77", int(Code.REPLACED))]
 
 
+async def test_a_login_that_was_given_up_sends_the_session_that_it_replaced_back_and_not_away(room: NodeRoom) -> None:
+    await room.real_register.claim("ann", Seat("laptop", "n2", "77.2"))
+    claimed = room.store.held["open"] = asyncio.Event()
+    ann = came(room)
+    await until(lambda: "open" in room.store.calls)
+    ann.hang_up()
+    claimed.set()
+    await until(lambda: bool(room.elsewhere))
+    assert room.elsewhere == [EvictParcel(ParcelKind.EVICT, "ann", "laptop", "77", int(Code.INTERNAL))]
+
+
 async def test_a_new_device_is_told_to_the_others_here_and_on_other_nodes(room: NodeRoom) -> None:
     await room.real_store.open("ann", "desk", b"g" * 8, room.board.now_ms())
     await room.real_register.claim("ann", Seat("desk", "n2", "1.1"))
