@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick profile chaos chaos-quick multi durability sim services browser clean
+.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick profile chaos chaos-quick multi durability rolling sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -75,6 +75,9 @@ chaos: $(READY) services ## a cluster under load, with processes killed and link
 
 chaos-quick: $(READY) services ## the same for 20 seconds
 	$(BIN)/python -m tests.chaos --seconds 20 $(if $(SEED),--seed $(SEED))
+
+rolling: $(READY) services ## three chatd and two brokerd restarted one by one under load: lost, doubled, absences, logins per 100 ms
+	$(BIN)/python -m tests.rolling
 
 multi: $(READY) services ## three RabbitMQ nodes, Redis with sentinels, each machine lost in turn under load: what was noticed of it
 	$(BIN)/python -m tests.multi

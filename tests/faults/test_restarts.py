@@ -82,20 +82,6 @@ async def test_f04_rabbitmq_is_killed_and_started_again_in_the_middle_of_a_conve
         await talk.wait_all_heard()
 
 
-async def test_sigterm_drains_a_node_and_its_clients_go_on_when_it_is_back(cluster: Cluster) -> None:
-    ann_node, bob_node = cluster.nodes
-    async with talking(ann_node, bob_node) as talk:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talk.say(LINES))
-            code = await asyncio.to_thread(bob_node.stop)
-        assert code == 0
-        keys = cluster.redis.command("HLEN", f"u:{{{talk.bob_name}}}:r")
-        assert keys.strip() == b":0"  # it left the register
-        await bob_node.restart()
-        await talk.say(LINES)
-        await talk.wait_all_heard()
-
-
 async def test_f09_shards_that_are_deleted_under_two_brokerd_leave_neither_of_them_idle(cluster: Cluster) -> None:
     async with talking(*cluster.nodes) as talk:
         await talk.say(LINES)
