@@ -31,7 +31,7 @@ from brokerd.ports import (
     Shards,
 )
 from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
-from brokerd.salvage import Bad, keep_open, remainder, salvage, told
+from brokerd.salvage import Salvage, remainder, told
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
 from protocol.envelope import EntryPost, Post, Undecodable, unpack_posts
@@ -86,6 +86,7 @@ class Broker:
         self._store, self._register = sent_queue, register
         self._clock_ms, self._log = clock_ms, log
         self._tracer = tracer or BrokerTracer(name, Sample(0), HopBuffer(None, log), clock_ms, log)
+        self._salvage = Salvage(self._round, sent_queue, clock_ms, log)
         self._handed: dict[str, dict[tuple[str, str], Handed]] = {}
         self._settling = 0
         self._to_settle: dict[tuple[str, str], Callable[[], Coroutine[Any, Any, None]]] = {}  # by user and device
@@ -167,19 +168,17 @@ class Broker:
         except Exception:
             self._log.exception("round_failed", batches=len(decoded))
             for delivery, posts in decoded:
-                bad: list[Bad] = []
-                bounces = await self._until_up(salvage, posts, self._round, bad)
-                await self._until_up(keep_open, bad, self._store, self._clock_ms(), self._log)
+                bounces, bad = await self._until_up(self._salvage.run, posts)
                 if bad:
                     self._bury(remainder(delivery, posts, bad, self.name), told(bad), bounces, [it.post for it in bad])
                 else:
                     self._finish([delivery], bounces)
 
-    async def _until_up(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+    async def _until_up(self, work: Callable[[Sequence[Post]], Awaitable[T]], posts: Sequence[Post]) -> T:
         """`work`, again and again while a link is down: that is no reason to bury anything."""
         while True:
             try:
-                return await work(*args)
+                return await work(posts)
             except LinkDown:
                 await asyncio.sleep(RETRY_S)
 

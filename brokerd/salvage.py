@@ -22,37 +22,42 @@ class Bad(NamedTuple):
     fault: Exception
 
 
-async def salvage(posts: Sequence[Post], work: Work, bad: list[Bad]) -> list[EntryPost]:
-    """Work off what can be; what `work` gave for it (bounces). What fails alone is then in `bad`. Raises LinkDown."""
-    bad.clear()
-    return await _in_halves(posts, work, bad)
+class Salvage:
+    """Of one broker. `work` works off posts and gives its bounces."""
 
+    def __init__(self, work: Work, store: SentQueue, clock_ms: Callable[[], int], log: Any) -> None:
+        self._work, self._store = work, store
+        self._clock_ms, self._log = clock_ms, log
 
-async def _in_halves(posts: Sequence[Post], work: Work, bad: list[Bad]) -> list[EntryPost]:
-    try:
-        return await work(posts)
-    except LinkDown:
-        raise
-    except Exception as fault:
-        if len(posts) == 1:
-            bad.append(Bad(posts[0], fault))
-            return []
+    async def run(self, posts: Sequence[Post]) -> tuple[list[EntryPost], list[Bad]]:
+        """Work off what can be: the bounces of that, and what failed alone. Raises LinkDown."""
+        bad: list[Bad] = []
+        return await self._in_halves(posts, bad), bad
+
+    async def _in_halves(self, posts: Sequence[Post], bad: list[Bad]) -> list[EntryPost]:
+        try:
+            return await self._work(posts)
+        except LinkDown:
+            raise
+        except Exception as fault:
+            if len(posts) == 1:
+                await self._keep_open(posts[0])
+                bad.append(Bad(posts[0], fault))
+                return []
         half = len(posts) // 2
-        first = await _in_halves(posts[:half], work, bad)
-        return first + await _in_halves(posts[half:], work, bad)
+        first = await self._in_halves(posts[:half], bad)
+        return first + await self._in_halves(posts[half:], bad)
 
-
-async def keep_open(bad: Sequence[Bad], store: SentQueue, now_ms: int, log: Any) -> None:
-    """Later posts of the same senders will pass these: their cids stay open, so that they can still be saved when an
-    operator puts them back. Raises LinkDown."""
-    for post, _ in bad:
+    async def _keep_open(self, post: Post) -> None:
+        """Later posts of the same sender will pass this one: its cid stays open (before they do), so that it can still be
+        saved when an operator puts it back."""
         if isinstance(post, EntryPost):
             try:
-                await store.leave_open(post.to, post.origin, post.cid, now_ms)
+                await self._store.leave_open(post.to, post.origin, post.cid, self._clock_ms())
             except LinkDown:
                 raise
             except Exception as fault:  # what is wrong with the post may be its very cid
-                log.info("dead_letter_not_kept_open", error=str(fault))
+                self._log.info("dead_letter_not_kept_open", error=str(fault))
 
 
 def remainder(delivery: Delivery, posts: Sequence[Post], bad: Sequence[Bad], by: str) -> Delivery:

@@ -49,7 +49,7 @@ def judge(facts: Facts) -> Verdict:
     """What became of the message."""
     if facts.place is not None:
         return _in_queue(facts.user, facts.place)
-    if facts.letters:
+    if facts.letters and facts.standing is not Standing.TAKEN:
         return Verdict("dead", f"it lies in the dead letters: chatctl dead show {facts.letters[0]}")
     return _ended(facts) or _remembered(facts)
 
@@ -123,12 +123,18 @@ def _gone(facts: Facts, devices: list[str]) -> Verdict:
 
 def notes(facts: Facts) -> list[str]:
     """Why there may be less to see than happened."""
+    found: list[str] = []
+    if facts.letters and facts.standing is Standing.TAKEN:
+        found.append(f"it was saved, and a copy lies in the dead letters: {facts.letters[0]}")
     if facts.is_sampled:
-        return [] if facts.hops else ["it is in the sample: it is older than traces are kept, or was never taken"]
+        if not facts.hops:
+            found.append("it is in the sample: it is older than traces are kept, or was never taken")
+        return found
     every = f"1 in {facts.one_in}" if facts.one_in else "none"
     return [
+        *found,
         f"it is not in the sample ({every}), so only failures are noted of it; traces.one_in, in chatd and brokerd, "
-        "says how many are, 1 = each"
+        "says how many are, 1 = each",
     ]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from brokerd.ports import LinkDown
-from brokerd.salvage import Bad, salvage
-from protocol.envelope import EntryPost, FramesParcel, Post, unpack_posts
+from brokerd.salvage import Salvage
+from protocol.envelope import EntryPost, FramesParcel, unpack_posts
 from protocol.messages import Receipt
 from protocol.names import shard_of
 from protocol.wire import Status
@@ -47,11 +47,15 @@ async def test_the_rest_of_its_batch_is_saved_and_handed_over_in_order(room: Bac
     assert dead.shard == shard_of("bob", room.shards)
 
 
-async def test_later_ones_pass_it_and_put_back_it_is_saved_once(room: BackRoom) -> None:
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_later_ones_pass_it_and_put_back_it_is_saved_once(room: BackRoom, is_one_batch: bool) -> None:
     await room.open("bob")
-    await asyncio.gather(
-        room.post(entry(1, payload=said(1))), room.post(rotten(2)), room.post(entry(3, payload=said(3)))
-    )
+    if is_one_batch:
+        await room.post(entry(1, payload=said(1)), rotten(2), entry(3, payload=said(3)))
+    else:
+        await asyncio.gather(
+            room.post(entry(1, payload=said(1))), room.post(rotten(2)), room.post(entry(3, payload=said(3)))
+        )
     assert payloads(await room.read("bob")) == [said(1), said(3)]
     for _ in range(2):
         await room.post(entry(2, payload=said(2)))  # as a broker sees it that can work it off
@@ -110,6 +114,13 @@ async def test_a_link_that_goes_down_in_the_middle_is_no_reason_to_bury_anything
     assert len(room.queue.dead_letters) == 1
 
 
+class Kept:
+    """A store that is told what stays open."""
+
+    async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
+        """Nothing comes of it here."""
+
+
 async def test_halving_finds_every_bad_one_in_order_and_asks_no_more_than_it_must() -> None:
     posts = [entry(cid) for cid in range(1, 65)]
     worked: list[int] = []
@@ -124,8 +135,7 @@ async def test_halving_finds_every_bad_one_in_order_and_asks_no_more_than_it_mus
         worked.extend(cids)
         return []
 
-    bad: list[Bad] = []
-    await salvage(posts, work, bad)
+    _, bad = await Salvage(work, Kept(), lambda: 0, None).run(posts)  # type: ignore[arg-type]
     assert [post.cid for post, _ in bad if isinstance(post, EntryPost)] == [5, 40]
     assert worked == [cid for cid in range(1, 65) if cid not in (5, 40)]
     assert rounds <= 2 * 2 * 7
@@ -135,8 +145,5 @@ async def test_a_link_that_is_down_ends_the_search() -> None:
     async def work(some: Any) -> list[EntryPost]:
         raise LinkDown("away")
 
-    bad: list[Bad] = []
-    posts: list[Post] = [entry(1), entry(2)]
     with pytest.raises(LinkDown):
-        await salvage(posts, work, bad)
-    assert bad == []
+        await Salvage(work, Kept(), lambda: 0, None).run([entry(1), entry(2)])  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from bench.processes import Chatd
 from bench.tokens import Mint
 from tests.faults.house import House
 from tests.faults.mending import mend
+from tests.faults.support_desk import Desk
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,22 @@ async def cluster(cluster: Cluster) -> AsyncIterator[Cluster]:
     await mend(cluster)
     yield cluster
     await mend(cluster)
+
+
+@pytest.fixture(scope="session")
+def embedded_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One process alone, for those who only ask support's questions."""
+    server = Chatd(tmp_path_factory.mktemp("desk"))
+    server.start()
+    yield Desk(server, server)
+    server.stop()
+
+
+@pytest.fixture(params=["embedded", "cluster"])
+def desk(request: pytest.FixtureRequest) -> Desk:
+    """Support's side of each system."""
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        return Desk(*cluster.nodes)
+    found: Desk = request.getfixturevalue("embedded_desk")
+    return found
