@@ -6,6 +6,7 @@ Letters are fetched one by one and held without an acknowledgement; what is to s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -23,6 +24,9 @@ CONNECT_S_MAX: Final = 5.0  # for each host
 ANSWER_S_MAX: Final = 30.0
 LETTERS_MAX: Final = 1000  # that one walk holds
 LETTERS_BYTES_MAX: Final = 256 * 1024 * 1024
+
+# A command has no log and says itself what is wrong; without a handler Python would print aiormq's words beside it.
+logging.getLogger("aiormq").addHandler(logging.NullHandler())
 
 
 class RabbitDeadLetters:
