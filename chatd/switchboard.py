@@ -171,14 +171,12 @@ class Switchboard:
         if not session.user:
             return
         self.roster.remove(line)
-        line.log.info("session_closed", user=session.user, code=code, detail=detail[:200])
         self.tracer.lost(line, int(code or 0), detail)
         if session.feed.is_behind:
             why = int(code or Code.SILENT)
             self.postbox.trouble(TroublePost(PostKind.TROUBLE, session.user, session.device, why, self.now_ms()))
             self.wake()
-        if line.seat is not None:
-            self.spawn(self.logins.leave(line))
+        self.logins.see_off(line, code, detail)
 
     # --- the end of a turn
 
