@@ -2,116 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import pytest
 
 from brokerd.ports import LinkDown, PostRefused
-from chatd.effects import Gate, PostEntry
-from chatd.postbox import REFUSED_RETRY_MS, SHUT_S_MAX, WAITING_BYTES_MAX, WAITING_POSTS_MAX, Postbox
+from chatd.postbox import SHUT_S_MAX, WAITING_BYTES_MAX, WAITING_POSTS_MAX
 from protocol.envelope import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
-    AckPost,
-    EntryPost,
-    Post,
     PostKind,
     SignalPost,
     TroublePost,
-    unpack_posts,
 )
-from protocol.errors import Code
 from protocol.names import shard_of
 from protocol.wire import Processed, Type
-
-SHARDS = 4
-ANN, BOB = "ann", "bob"  # on two shards
-assert shard_of(ANN, SHARDS) != shard_of(BOB, SHARDS)
-
-
-class Window:
-    """An inbound queue whose window the test opens and shuts, and whose confirms it gives."""
-
-    def __init__(self) -> None:
-        self.is_ready = True
-        self.room = 1 << 30  # batches until it shuts by itself
-        self.posted: list[tuple[int, bytes, asyncio.Future[None]]] = []
-
-    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
-        if not self.is_ready:
-            raise LinkDown("shut")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.posted.append((shard, batch, done))
-        self.room -= 1
-        self.is_ready = self.room > 0
-        return done
-
-    def batches(self) -> list[tuple[int, list[Post]]]:
-        """What was posted, by shard."""
-        return [(shard, unpack_posts(batch)[1]) for shard, batch, _ in self.posted]
-
-
-@dataclass(eq=False)
-class Poster:
-    """Hears the answers."""
-
-    heard: list[object] = field(default_factory=list)
-
-    def accepted(self, cids: Sequence[int]) -> None:
-        self.heard.append(list(cids))
-
-    def refused(self, cid: int, code: Code, processed: Processed, retry_after_ms: int) -> None:
-        self.heard.append((cid, code, processed, retry_after_ms))
-
-
-class Rig:
-    def __init__(self) -> None:
-        self.window = Window()
-        self.gate = Gate()
-        self.wakes = 0
-        self.box = Postbox("n1", SHARDS, self.window, self.gate, self.wake)
-        self.poster = Poster()
-
-    def wake(self) -> None:
-        self.wakes += 1
-
-    def wait_out_acks(self) -> None:
-        """The time that acknowledgements wait for a message passes."""
-        self.box.age_acks()
-        self.box.age_acks()
-        self.box.flush()
-
-    async def confirm(self, at: int = 0, fault: Exception | None = None) -> None:
-        """The queue answers the batch at `at` of those posted."""
-        done = self.window.posted[at][2]
-        if fault is None:
-            done.set_result(None)
-        else:
-            done.set_exception(fault)
-        await asyncio.sleep(0)
+from tests.core.postbox_rig import ANN, BOB, SHARDS, Poster, Rig, copied, entry, refused, single
 
 
 @pytest.fixture
 async def rig() -> Rig:
     return Rig()
-
-
-def entry(to: str, cid: int, body: bytes = b"x") -> EntryPost:
-    return EntryPost(PostKind.ENTRY, to, b"t" * 9, cid, Type.DELIVER, 0, 1, body)
-
-
-def single(cid: int, to: str = BOB, body: bytes = b"x") -> PostEntry:
-    return PostEntry(cid, entry(to, cid, body), None)
-
-
-def copied(cid: int) -> PostEntry:
-    return PostEntry(cid, entry(BOB, cid), entry(ANN, cid))
-
-
-def refused(cid: int, processed: Processed) -> tuple[object, ...]:
-    return (cid, Code.BUSY, processed, REFUSED_RETRY_MS)
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -197,14 +106,6 @@ async def test_a_batch_that_the_queue_surely_did_not_take_may_be_sent_again_at_o
     assert rig.poster.heard == [refused(1, Processed.NO)]
 
 
-async def test_the_acknowledgements_of_a_batch_that_was_refused_leave_again(rig: Rig) -> None:
-    rig.box.ack(BOB, "phone", 7)
-    rig.wait_out_acks()
-    await rig.confirm(0, PostRefused("no"))
-    rig.box.flush()
-    assert rig.window.batches() == [(shard_of(BOB, SHARDS), [AckPost(PostKind.ACK, BOB, "phone", 7)])] * 2
-
-
 @pytest.mark.parametrize("fault", [LinkDown("lost"), RuntimeError("anything else")])
 async def test_a_batch_of_which_nobody_knows_is_told_as_unknown(rig: Rig, fault: Exception) -> None:
     rig.box.post(rig.poster, single(1))
@@ -230,85 +131,6 @@ async def test_a_message_of_which_both_halves_were_refused_is_told_once(rig: Rig
     await rig.confirm(0, PostRefused("no"))
     await rig.confirm(1, PostRefused("no"))
     assert rig.poster.heard == [refused(7, Processed.UNKNOWN)]
-
-
-# --- acknowledgements ---------------------------------------------------------------------------------------------
-
-
-async def test_acknowledgements_of_a_device_are_merged_into_the_last(rig: Rig) -> None:
-    rig.box.ack(BOB, "phone", 1)
-    rig.box.ack(BOB, "tablet", 2)
-    rig.box.ack(BOB, "phone", 4)
-    assert not rig.box.is_idle
-    rig.wait_out_acks()
-    acks = [AckPost(PostKind.ACK, BOB, "phone", 4), AckPost(PostKind.ACK, BOB, "tablet", 2)]
-    assert rig.window.batches() == [(shard_of(BOB, SHARDS), acks)]
-
-
-async def test_an_acknowledgement_leaves_with_the_next_message_for_its_shard_and_waits_for_no_other(rig: Rig) -> None:
-    rig.box.ack(BOB, "phone", 1)
-    rig.box.ack(ANN, "phone", 2)
-    rig.box.post(rig.poster, single(1, BOB))
-    rig.box.flush()
-    [(shard, posts)] = rig.window.batches()
-    assert (shard, posts[1:]) == (shard_of(BOB, SHARDS), [AckPost(PostKind.ACK, BOB, "phone", 1)])
-
-
-async def test_an_acknowledgement_leaves_alone_when_it_waited_from_one_look_to_the_next(rig: Rig) -> None:
-    rig.box.ack(ANN, "phone", 1)
-    assert rig.box.age_acks()
-    rig.box.ack(BOB, "phone", 2)
-    rig.box.flush()
-    assert rig.window.batches() == []
-    assert rig.box.age_acks(), "bob's is new"
-    rig.box.flush()
-    assert rig.window.batches() == [(shard_of(ANN, SHARDS), [AckPost(PostKind.ACK, ANN, "phone", 1)])]
-    assert not rig.box.age_acks()
-    rig.box.flush()
-    assert len(rig.window.batches()) == 2
-    assert not rig.box.age_acks()
-
-
-async def test_acknowledgements_are_kept_while_the_queue_is_shut_however_long(rig: Rig) -> None:
-    rig.window.is_ready = False
-    rig.box.ack(BOB, "phone", 1)
-    for now_s in (0.0, SHUT_S_MAX, 2 * SHUT_S_MAX):
-        rig.box.flush()
-        rig.box.tick(now_s)
-    rig.box.ack(BOB, "phone", 3)
-    rig.window.is_ready = True
-    rig.wait_out_acks()
-    assert rig.window.batches() == [(shard_of(BOB, SHARDS), [AckPost(PostKind.ACK, BOB, "phone", 3)])]
-
-
-async def test_acknowledgements_that_were_on_their_way_out_when_the_queue_shut_are_kept_too(rig: Rig) -> None:
-    rig.window.room = 1
-    rig.box.ack(ANN, "laptop", 5)
-    rig.box.ack(BOB, "phone", 6)
-    rig.wait_out_acks()
-    assert len(rig.window.posted) == 1
-    rig.box.tick(0.0)
-    rig.box.tick(SHUT_S_MAX)
-    rig.window.room, rig.window.is_ready = 9, True
-    rig.box.flush()
-    acks = [post for _, batch in rig.window.batches() for post in batch]
-    assert sorted(acks) == [AckPost(PostKind.ACK, ANN, "laptop", 5), AckPost(PostKind.ACK, BOB, "phone", 6)]
-
-
-async def test_an_acknowledgement_that_comes_while_an_older_one_waits_takes_its_place(rig: Rig) -> None:
-    rig.window.room = 1
-    for user in (ANN, BOB):
-        rig.box.ack(user, "phone", 5)
-    rig.wait_out_acks()
-    for seq in (7, 8):
-        for user in (ANN, BOB):
-            rig.box.ack(user, "phone", seq)
-    rig.box.tick(0.0)
-    rig.box.tick(SHUT_S_MAX)
-    rig.window.room, rig.window.is_ready = 9, True
-    rig.wait_out_acks()
-    acks = [post for _, batch in rig.window.batches()[1:] for post in batch]
-    assert sorted(acks) == [AckPost(PostKind.ACK, user, "phone", 8) for user in (ANN, BOB)]
 
 
 # --- a queue that is shut -----------------------------------------------------------------------------------------

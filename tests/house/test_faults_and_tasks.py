@@ -10,6 +10,7 @@ from tests.house.sources import Source, sources
 PRODUCT = ("protocol", "brokerd", "chatd", "bench")
 BARE_TASKS = {
     # path: who watches the task
+    "brokerd/broker.py": "one a round, awaited or cancelled and awaited in the function that makes it",
     "bench/inside/stages.py": "one link, ended with the block that measures on it",
     "protocol/client.py": "one task a client, kept in _task; its end is told by _on_done",
     "chatd/stores.py": "kept, cancelled and awaited; a TaskGroup would wrap what the caller's body raises",
