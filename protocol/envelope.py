@@ -194,7 +194,8 @@ def unpack_parcels(data: bytes) -> tuple[str, list[Parcel]]:
 
 def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any]]:
     try:
-        version, node, items = msgpack.unpackb(data, max_array_len=BATCH_ITEMS_MAX, max_map_len=0, max_ext_len=0)
+        unpacked = msgpack.unpackb(data, max_array_len=BATCH_ITEMS_MAX, max_map_len=0, max_ext_len=0)
+        version, node, items = unpacked[:3]  # a newer daemon may say more
         if version != BATCH_VERSION or type(node) is not str or type(items) is not list:
             raise Undecodable(f"batch version {version!r}")
         out = []
