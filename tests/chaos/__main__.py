@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from tests.chaos.crowd import Habits
 from tests.chaos.run import Run
+from tests.faults.power import why_no_power
 
 
 def main() -> int:
@@ -29,8 +30,13 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=Habits().messages_per_s, help="messages a second (%(default)s)")
     parser.add_argument("--nodes", type=int, default=3, help="chatd (default: %(default)s)")
     parser.add_argument("--brokers", type=int, default=2, help="brokerd (default: %(default)s)")
+    parser.add_argument(
+        "--power", action="store_true", help="cut the power of Redis and RabbitMQ too (root, and 30 s or more)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the servers' logs and data also after a good run")
     options = parser.parse_args()
+    if options.power and (reason := why_no_power()):
+        parser.error(reason)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the servers must be ended either way
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
@@ -44,7 +50,10 @@ def main() -> int:
             bar.set_postfix_str(text)
 
         habits = Habits(users=options.users, messages_per_s=options.rate)
-        run = Run(folder, seed, options.seconds, nodes=options.nodes, brokers=options.brokers, habits=habits, tell=tell)
+        run = Run(
+            folder, seed, options.seconds, nodes=options.nodes, brokers=options.brokers, habits=habits, tell=tell,
+            has_power_cuts=options.power,
+        )  # fmt: skip
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             outcome = runner.run(run.run())
     print(outcome.figures)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,12 +27,14 @@ LONG_STOP_S: Final = 25.0  # longer than two AMQP heartbeats
 LONG_STOP_IN: Final = 6  # one in so many, when there is time for it
 TRAP_S: Final = 1.5  # frozen so long before the others are killed
 MEET_S: Final = 0.02  # a fault of a link waits for somebody to meet, looking so often
-MEETINGS_MAX: Final = 400
+MEETINGS_MAX: Final = 1000
+WORDS_MAX: Final = 100  # looks for something that is said, to come late
 RABBIT_EVERY_S: Final = 45.0  # it takes 6 to 19 seconds to come back
 
 
 class Fault(NamedTuple):
-    """One card, dealt. `what`: kill, stop, term, cut, half-cut, hold, hold-up, hold-down, slow, trap."""
+    """One card, dealt. `what`: kill, stop, term, power, cut, half-cut, hold, hold-up, hold-down, slow, shake, thin, late,
+    trap."""
 
     at_s: float
     what: str
@@ -61,13 +63,20 @@ PACK: Final = (
     ("cut", "chatd-redis"), ("hold", "chatd-redis"), ("cut", "chatd-rabbitmq"), ("hold", "chatd-rabbitmq"),
     ("half-cut", "chatd-rabbitmq"), ("cut", "brokerd-redis"), ("hold", "brokerd-redis"), ("slow", "brokerd-redis"),
     ("trap", "redis brokerd brokerd"), ("trap", "redis chatd"), ("trap", "redis brokerd brokerd"),
+    ("thin", "clients-chatd"), ("late", "clients-chatd"), ("shake", "chatd-rabbitmq"), ("shake", "brokerd-redis"),
+    ("late", "chatd-rabbitmq"), ("late", "brokerd-rabbitmq"), ("late", "brokerd-redis"),
     ("cut", "brokerd-rabbitmq"), ("hold-down", "brokerd-rabbitmq"), ("hold-up", "brokerd-rabbitmq"),
 )  # fmt: skip
 RABBIT_PACK: Final = (("kill", "rabbitmq"), ("stop", "rabbitmq"), ("term", "rabbitmq"), ("kill", "redis rabbitmq"))
+POWER_PACK: Final = (("power", "redis rabbitmq"),)
+SLOW_S: Final = 0.3
+JITTER_S: Final = 0.2
+THIN_BYTES_PER_S: Final = 20_000.0
 
 
-def schedule(seed: int, seconds: float, nodes: int, brokers: int) -> list[Fault]:
-    """The faults of a run, by time. The last one ends before `seconds`."""
+def schedule(seed: int, seconds: float, nodes: int, brokers: int, *, has_power_cuts: bool = False) -> list[Fault]:
+    """The faults of a run, by time. The last one ends before `seconds`. With power cuts, these stand for all that can
+    befall RabbitMQ's process."""
     dice = random.Random(seed)
     free_s: dict[str, float] = {}
     faults: list[Fault] = []
@@ -76,7 +85,7 @@ def schedule(seed: int, seconds: float, nodes: int, brokers: int) -> list[Fault]
     while at_s < seconds - 4.0:
         if at_s >= rabbit_s and seconds >= 30:
             rabbit_s = at_s + RABBIT_EVERY_S * dice.uniform(0.8, 1.5)
-            what, kinds = dice.choice(RABBIT_PACK)
+            what, kinds = dice.choice(POWER_PACK if has_power_cuts else RABBIT_PACK)
         else:
             if not pack:
                 pack = dice.sample(PACK, len(PACK))
@@ -93,7 +102,7 @@ def schedule(seed: int, seconds: float, nodes: int, brokers: int) -> list[Fault]
 def _hold_s(dice: random.Random, what: str, kinds: str, left_s: float) -> float:
     if what in ("cut", "half-cut"):
         hold_s = dice.uniform(0.0, 1.0)
-    elif what in ("kill", "term"):
+    elif what in ("kill", "term", "power"):
         hold_s = dice.choice((0.0, dice.uniform(0.0, 4.0)))
     elif "redis" in kinds.split() or "rabbitmq" in kinds.split():
         hold_s = dice.uniform(0.5, REDIS_STOP_S_MAX)
@@ -148,10 +157,12 @@ class Nemesis:
     async def _do(self, fault: Fault) -> None:
         if fault.what == "trap":
             await self._trap(fault)
-            return
-        async with asyncio.TaskGroup() as tasks:
-            for name in fault.names:
-                tasks.create_task(self._hurt(fault, name))
+        elif fault.what == "power":
+            await self._cut_power(fault)
+        else:
+            async with asyncio.TaskGroup() as tasks:
+                for name in fault.names:
+                    tasks.create_task(self._hurt(fault, name))
 
     async def _trap(self, fault: Fault) -> None:
         """The first is frozen, so that the others are full of what they have begun; then these are killed."""
@@ -163,6 +174,20 @@ class Nemesis:
             for name in fault.names[1:]:
                 tasks.create_task(self._hurt(Fault(fault.at_s, "kill", (name,), 0.0), name))
         self.fired[fault.kind] += first.result()
+
+    async def _cut_power(self, fault: Fault) -> None:
+        """The machine of Redis and RabbitMQ stands still at one moment, and what they had not fsynced is gone."""
+        async with AsyncExitStack() as stack:
+            for name in sorted(fault.names):
+                await stack.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+            stack.enter_context(self.hurting(*fault.names))
+            begun_s = self._now_s()
+            await asyncio.to_thread(self._town.cut_power)
+            await asyncio.sleep(fault.hold_s)
+            starts = (self._town.parts[name].start for name in fault.names)
+            await asyncio.gather(*(asyncio.to_thread(start) for start in starts))
+            self.fired[fault.kind] += 1
+            self.diary.append(f"{begun_s:9.3f} s to {self._now_s():9.3f} s  power of {' and '.join(fault.names)}")
 
     async def _hurt(self, fault: Fault, name: str) -> bool:
         """Whether it met somebody."""
@@ -188,13 +213,28 @@ class Nemesis:
             case "cut" | "half-cut":
                 met = door.cut(half=fault.what == "half-cut")
             case "slow":
-                met = door.slow(0.3)
+                met = door.slow(SLOW_S)
+            case "shake":
+                met = door.shake(JITTER_S)
+            case "thin":
+                met = door.thin(THIN_BYTES_PER_S)
+            case "late":
+                met = await self._strand(door)
             case _:
                 ways = {"hold": (UP, DOWN), "hold-up": (UP,), "hold-down": (DOWN,)}[fault.what]
                 met = door.hold(*ways)
         await asyncio.sleep(fault.hold_s)
         door.mend()
         return met > 0
+
+    async def _strand(self, door: Door) -> int:
+        """With what was said meanwhile: who has nothing to do (a broker without a shard) loses no more than a link."""
+        door.hold(UP)
+        for _ in range(WORDS_MAX):
+            if door.has_kept:
+                break
+            await asyncio.sleep(MEET_S)
+        return door.strand()
 
     async def _hurt_part(self, fault: Fault, name: str) -> bool:
         part = self._town.parts[name]

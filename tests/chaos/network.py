@@ -1,8 +1,12 @@
-"""A TCP link that can be cut, held (both ways or one way) and slowed: a proxy on a port of its own. One for each link."""
+"""A TCP link that can be cut, held (both ways or one way), slowed, shaken, thinned, or left behind with what was said.
+
+A proxy on a port of its own; one for each link.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from typing import Final, cast
 
@@ -19,6 +23,9 @@ class Door:
         self.target_port = target_port
         self.held: frozenset[str] = frozenset()
         self.delay_s = 0.0
+        self.jitter_s = 0.0
+        self.bytes_per_s = 0.0  # 0 = as many as there are
+        self._dice = random.Random(target_port)
         self.late_ends: list[asyncio.Transport] = []  # whose other half ended while its way was held
         self.pipes: set[Pipe] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +48,11 @@ class Door:
         """Connections now."""
         return sum(pipe.way == UP for pipe in self.pipes)
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether something that a client said is on its way."""
+        return any(pipe.way == UP and pipe.has_kept for pipe in self.pipes)
+
     def cut(self, *, half: bool = False) -> int:
         """Break every connection; with `half`, the server is not told. How many."""
         count = self.links
@@ -59,17 +71,45 @@ class Door:
         self.delay_s = delay_s
         return self.links
 
+    def shake(self, jitter_s: float) -> int:
+        """Everything takes up to so much longer, each read by itself: connections overtake each other."""
+        self.jitter_s = jitter_s
+        return self.links
+
+    def thin(self, bytes_per_s: float) -> int:
+        """So many bytes a second go through a connection, in either way."""
+        self.bytes_per_s = bytes_per_s
+        return self.links
+
+    def strand(self) -> int:
+        """The clients lose their connections, and what they had said arrives at `mend`, long after they came back by
+        another way. Behind `hold(UP)`, which made them say what does not arrive. How many it met."""
+        self.held = frozenset()
+        count = self.links
+        for pipe in tuple(self.pipes):
+            if pipe.way == UP:
+                pipe.strand()
+        return count
+
     def mend(self) -> None:
         """As a good network again; halves that nobody holds the other end of are gone."""
-        self.held, self.delay_s = frozenset(), 0.0
+        self.held, self.delay_s, self.jitter_s, self.bytes_per_s = frozenset(), 0.0, 0.0, 0.0
         ends, self.late_ends = self.late_ends, []
         for transport in ends:
             transport.close()
         for pipe in tuple(self.pipes):
             if pipe.is_orphan:
-                pipe.abort()
+                pipe.say_last()
             else:
                 pipe.pump()
+
+    def due_s(self, size: int, after_s: float) -> float:
+        """When bytes that came now, behind others that are due at `after_s`, go on."""
+        now_s = asyncio.get_running_loop().time()
+        due_s = now_s + self.delay_s + self._dice.uniform(0.0, self.jitter_s)
+        if self.bytes_per_s:
+            due_s = max(due_s, after_s) + size / self.bytes_per_s
+        return max(due_s, after_s)
 
 
 class Pipe(asyncio.Protocol):
@@ -79,6 +119,8 @@ class Pipe(asyncio.Protocol):
         self.door, self.way, self.other = door, way, other
         self.transport: asyncio.Transport | None = None
         self.is_orphan = False
+        self._late = b""  # said to an orphan in the end
+        self._due_s = 0.0
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -106,7 +148,8 @@ class Pipe(asyncio.Protocol):
             self.pump()  # what came meanwhile
 
     def data_received(self, data: bytes) -> None:
-        self._waiting.append((asyncio.get_running_loop().time() + self.door.delay_s, data))
+        self._due_s = self.door.due_s(len(data), self._due_s)
+        self._waiting.append((self._due_s, data))
         self._bytes += len(data)
         self.pump()
         if self._bytes > HELD_BYTES_MAX and self.transport is not None:
@@ -149,6 +192,26 @@ class Pipe(asyncio.Protocol):
             self.other.is_orphan = True
         if self.transport is not None:
             self.transport.abort()
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether something waits here."""
+        return bool(self._waiting)
+
+    def strand(self) -> None:
+        """End the client's socket, and leave what it said to the server's."""
+        if self.other is not None:
+            self.other._late = b"".join(data for _, data in self._waiting)
+            self._waiting.clear()
+        self.abort(tells=False)
+
+    def say_last(self) -> None:
+        """What was kept for an orphan, and its end."""
+        if self.transport is not None and self._late and not self.transport.is_closing():
+            self.transport.write(self._late)
+            self.transport.close()
+        else:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.door.pipes.discard(self)

@@ -92,12 +92,13 @@ class Run:
 
     def __init__(
         self, folder: Path, seed: int, seconds: float, *, nodes: int = 3, brokers: int = 2, habits: Habits | None = None,
-        tell: Tell = lambda at_s, text: None, faults: list[Fault] | None = None,
+        tell: Tell = lambda at_s, text: None, faults: list[Fault] | None = None, has_power_cuts: bool = False,
     ) -> None:  # fmt: skip
         self.seed, self.seconds = seed, seconds
-        self._town = Town(folder, nodes, brokers)
+        self._town = Town(folder, nodes, brokers, has_power_cuts=has_power_cuts)
         self._crowd = Crowd(self._town, habits or Habits(), seed)
-        self._faults = schedule(seed, seconds, nodes, brokers) if faults is None else faults
+        dealt = schedule(seed, seconds, nodes, brokers, has_power_cuts=has_power_cuts)
+        self._faults = dealt if faults is None else faults
         self._tell = tell
         self._rss: dict[str, float] = {}
         ledger = self._crowd.ledger

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +14,11 @@ from bench.rabbit_server import RabbitServer
 from bench.servers import RedisServer
 from bench.tokens import Mint
 from tests.chaos.network import Door
+from tests.faults.power import Disk, cut_power
 
 LEASE_S: Final = 3
 DRAIN_S_MAX: Final = 3
+DISKS_MIB: Final = {"disk-redis": 400, "disk-rabbit": 1500}
 KEEPALIVE_S: Final = 8  # clients ask after half of it
 
 Part = Daemon | RedisServer | RabbitServer
@@ -26,15 +31,19 @@ class Town:
     know no other way.
     """
 
-    def __init__(self, folder: Path, nodes: int, brokers: int) -> None:
+    def __init__(self, folder: Path, nodes: int, brokers: int, *, has_power_cuts: bool = False) -> None:
+        """With power cuts Redis and RabbitMQ stand on disks that can lose what was not fsynced: that needs root."""
         self.folder = folder
-        self.redis = RedisServer(folder / "redis", appendfsync="always")
-        self.rabbit = RabbitServer(folder / "rabbit")
+        self._disks = [Disk(folder / name, mib=mib) for name, mib in DISKS_MIB.items()] if has_power_cuts else []
+        places = [disk.path for disk in self._disks] or [folder, folder]
+        self.redis = RedisServer(places[0] / "redis", appendfsync="always")
+        self.rabbit = RabbitServer(places[1] / "rabbit")
         self.mint = Mint(folder / "chatd")
         self.doors: dict[str, Door] = {}
         self.chatds: dict[str, Chatd] = {}
         self._brokers: dict[str, Brokerd] = {}
         self._counts = (nodes, brokers)
+        self._stack = ExitStack()
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -48,7 +57,11 @@ class Town:
 
     async def start(self) -> None:
         """Everything, in some seconds. What was begun is ended by `close`, also when this fails."""
+        for disk in self._disks:
+            self._stack.enter_context(disk)
         await asyncio.gather(asyncio.to_thread(self.redis.start), asyncio.to_thread(self.rabbit.start))
+        for disk in self._disks:
+            disk.settle()
         for number in range(1, self._counts[0] + 1):
             name = f"chatd{number}"
             env = {
@@ -87,3 +100,14 @@ class Town:
             door.close()
         await asyncio.to_thread(self.rabbit.stop)
         await asyncio.to_thread(self.redis.stop)
+        self._stack.close()
+
+    def cut_power(self) -> None:
+        """Of Redis and RabbitMQ, at one moment; both are down afterwards. Blocks for a second."""
+
+        def kill() -> None:
+            os.kill(self.redis.pid, signal.SIGKILL)
+            self.rabbit.kill9()
+            self.redis.kill9()
+
+        cut_power(self._disks, kill)
