@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb docs help venv run test check format cluster demo bench bench-quick profile chaos chaos-quick multi durability rolling sim services browser clean
+.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick multi durability rolling sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -67,6 +67,9 @@ bench: $(BENCH_READY) services ## every scenario, a quarter of an hour; bench/ou
 bench-quick: $(BENCH_READY) services ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
 	$(BIN)/python -m bench quick
 
+bench-peers: $(BENCH_READY) services ## the same load on mosquitto and NATS JetStream, servers on one core, load on another
+	$(BIN)/python -m bench peers
+
 profile: $(BENCH_READY) services ## a flame graph of each of our processes under load, bench/out/profile-*.svg
 	$(BIN)/python -m bench profile
 
@@ -101,6 +104,10 @@ uninstall: ## remove what install put there; configuration and data stay
 
 deb: ## a Debian package in dist/ (needs debhelper)
 	systemd/build_deb.sh dist
+
+SYSTEMD_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/systemd-root
+systemd-test: $(READY) deb ## as root: that package on a machine with a real systemd (debootstrap, systemd-container); kept in SYSTEMD_ROOT
+	SYSTEMD_ROOT=$(SYSTEMD_ROOT) CHATD_DEB=$(firstword $(wildcard dist/*.deb)) $(BIN)/python -m pytest -s tests/systemd/booted.py tests/systemd/booted_cluster.py
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules

@@ -14,25 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from bench import output
-from bench.plan import CORE, FULL, QUICK, Scenario, Servers
+from bench.plan import CORE, FULL, PEERS, QUICK, Scenario, Servers
 from bench.runner import Runner
 
 EXIT_USAGE = 2
+_RUNS = {
+    "quick": "the figures, in less than three minutes",
+    "run": "every scenario, or those that are named",
+    "peers": "the same load on other servers, all servers on one core, the load on another",
+}
+_FILES = {"quick": "latest", "run": "latest", "peers": "peers"}
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser("bench", description="a black box that knows the wire and nothing else")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, says in (("quick", "the figures, in less than three minutes"), ("run", "every scenario, or those that are named")):  # fmt: skip
+    for name, says in _RUNS.items():
         command = commands.add_parser(name, help=says)
-        command.add_argument("--repeats", type=int, default=3 if name == "quick" else 1, help="in turn (%(default)s)")
+        command.add_argument("--repeats", type=int, default=1 if name == "run" else 3, help="in turn (%(default)s)")
         command.add_argument(
-            "--out", type=Path, default=output.LATEST, help="the JSON (default: bench/out/latest.json)"
+            "--out", type=Path, default=output.OUT / f"{_FILES[name]}.json", help="the JSON (default: in bench/out)"
         )
         command.add_argument("--no-hold", action="store_true", help="let the processor fall into idle states")
         command.add_argument("--seconds", type=float, help="measured in each scenario, instead of the plan's")
-        if name == "run":
+        if name != "quick":
             command.add_argument("scenario", nargs="*", help="names, or beginnings of names (default: all)")
             command.add_argument("--list", action="store_true", help="list the scenarios")
     _one_scenario(commands)
@@ -85,9 +91,13 @@ def _one_scenario(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> tuple[Scenario, ...]:
     if options.command == "quick":
         return QUICK
-    if options.command == "run":
+    if options.command in ("run", "peers"):
         wanted: Sequence[str] = options.scenario
-        return tuple(one for one in FULL if not wanted or any(one.name.startswith(name) for name in wanted))
+        return tuple(
+            one
+            for one in (FULL if options.command == "run" else PEERS)
+            if not wanted or any(one.name.startswith(name) for name in wanted)
+        )
     is_everysec = options.mode == "cluster" and options.fsync == "everysec"
     servers: Servers = "cluster-everysec" if is_everysec else options.mode
     rate = getattr(options, "rate", 0.0)
@@ -105,18 +115,25 @@ def _run(options: argparse.Namespace) -> int:
     if getattr(options, "list", False) or not plan:
         print("\n".join(scenario.name for scenario in plan or FULL))
         return 0 if plan else EXIT_USAGE
-    if options.command in ("quick", "run") and options.seconds:
+    if options.command in _RUNS and options.seconds:
         plan = tuple(replace(scenario, seconds=options.seconds) for scenario in plan)
     folder = Path(tempfile.mkdtemp(prefix="chatd-bench-"))
-    start_s = time.monotonic()
+    start_s, pinned = time.monotonic(), options.command == "peers"
     try:
-        results = Runner(plan, options.repeats, folder, may_hold=not options.no_hold).run()
+        results = Runner(plan, options.repeats, folder, may_hold=not options.no_hold, pinned=pinned).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    settings = {"command": options.command, "repeats": options.repeats, "may_hold": not options.no_hold}
+    settings = {
+        "command": options.command,
+        "repeats": options.repeats,
+        "may_hold": not options.no_hold,
+        "pinned": pinned,
+    }
     told = output.document(plan, results, settings, time.monotonic() - start_s)
     print(output.tables(plan, results))
-    core = {scenario.name for scenario in CORE}
+    if pinned:
+        print("\n" + output.promise_table(plan, results))
+    core = {scenario.name for scenario in (PEERS if pinned else CORE)}
     shown = [one for one in plan if one.name in core] or plan[:8]
     print("\n" + output.process_table(shown, results))
     if told["ratios"]:

@@ -5,15 +5,56 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
+from bench.book import Book
 from bench.pace import wait_until
-from bench.swarm import Peer, Receiver, Sender
+from bench.plan import Scenario
 from bench.transports import Door, Transport, connect
 
 DRAIN_S_MAX: Final = 20.0  # an accepted message that has not come by then is lost
 LOGINS_AT_ONCE: Final = 50
 ERRORS_TOLD_MAX: Final = 10
+
+
+class Party(Protocol):
+    """One connection; `ready` is done when it is logged in."""
+
+    ready: asyncio.Future[None]
+    errors: list[str]
+
+    def close(self) -> None:
+        """The end."""
+
+
+class Sends(Party, Protocol):
+    """See bench.swarm.Sender."""
+
+    is_sending: bool
+    sent: int
+    accepted: int
+
+    def begin(self) -> None:
+        """Fill the window, and keep it full."""
+
+    def send_at(self, meant_s: float) -> None:
+        """One message that should have left at `meant_s` (latency)."""
+
+
+class Receives(Party, Protocol):
+    """See bench.swarm.Receiver."""
+
+    delivered: int
+    duplicates: int
+    misordered: int
+    reads: int
+
+
+class MakesPairs(Protocol):
+    """Makes a sender and the devices of its receiver. With a book their latencies are noted in it."""
+
+    def __call__(self, names: str, number: int, plan: Scenario, book: Book | None) -> tuple[Sends, Sequence[Receives]]:
+        """Pair `number` of users whose names begin with `names`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +67,7 @@ class Target:
     counters: Callable[[], dict[str, float]]
     token: Callable[[str], str]
     rabbit_url: str = ""
+    pairs: MakesPairs | None = None  # of a server that does not speak our wire
 
 
 @dataclass(slots=True)
@@ -43,10 +85,16 @@ class Verdict:
 class Crowd:
     """`receivers[n]` are the devices of the user to whom `senders[n]` sends."""
 
-    def __init__(self, senders: Sequence[Sender], receivers: Sequence[Sequence[Receiver]]) -> None:
+    def __init__(self, senders: Sequence[Sends], receivers: Sequence[Sequence[Receives]]) -> None:
         self.senders = senders
         self.receivers = receivers
         self.devices = [device for devices in receivers for device in devices]
+
+    @classmethod
+    def of(cls, plan: Scenario, names: str, make: MakesPairs, book: Book | None) -> Crowd:
+        """As many pairs as the plan has."""
+        made = [make(names, number, plan, book) for number in range(plan.pairs)]
+        return cls([sender for sender, _ in made], [devices for _, devices in made])
 
     async def join(self, target: Target, transport: Transport) -> None:
         """Everybody logs in."""
@@ -71,7 +119,7 @@ class Crowd:
     def judge(self) -> Verdict:
         """Count what was accepted and did not come, came twice, or came out of order."""
         pairs = [(sender, device) for sender, many in zip(self.senders, self.receivers, strict=True) for device in many]
-        everybody: list[Peer] = [*self.senders, *self.devices]
+        everybody: list[Party] = [*self.senders, *self.devices]
         return Verdict(
             accepted=sum(sender.accepted for sender in self.senders),
             delivered=self.delivered,
@@ -87,11 +135,11 @@ class Crowd:
             peer.close()
 
 
-async def join_all(peers: Sequence[Peer], door: Door, transport: Transport, at_once: int = LOGINS_AT_ONCE) -> None:
+async def join_all(peers: Sequence[Party], door: Door, transport: Transport, at_once: int = LOGINS_AT_ONCE) -> None:
     """Connect and log in, some at a time."""
     turns = asyncio.Semaphore(at_once)
 
-    async def join(peer: Peer) -> None:
+    async def join(peer: Party) -> None:
         async with turns:
             await connect(peer, door, transport)
             await peer.ready

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from bench.plan import Scenario
+from bench.plan import PEER_SERVERS, Scenario
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -118,3 +118,18 @@ def to_floor(scenario: Scenario, plan: Sequence[Scenario], results: Results) -> 
         if ours is not None and theirs is not None and theirs.median:
             told[path] = round(ours.median / theirs.median, 4)
     return {"floor": floor.name, **told} if told else {}
+
+
+def peer_ratios(plan: Sequence[Scenario], results: Results) -> dict[str, float]:
+    """Messages for a CPU second of all server processes, ours over each peer's, by the kind of load."""
+    told: dict[str, float] = {}
+    costs = {}
+    for one in plan:
+        cost = spread(results[one.name], "server_cpu_us")
+        if one.work in ("throughput", "latency") and cost is not None and cost.median:
+            costs[one.servers, f"at_{one.rate:g}" if one.rate else "saturated"] = cost.median
+    for (servers, load), cost_us in costs.items():
+        for ours in ("embedded", "cluster"):
+            if servers in PEER_SERVERS and (ours, load) in costs:
+                told[f"{ours}_per_cpu_s_to_{servers}_{load}"] = round(cost_us / costs[ours, load], 3)
+    return told

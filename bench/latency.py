@@ -7,13 +7,15 @@ sends at its own even pace; both times, of ACCEPTED and of the delivery, count f
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import msgpack
-from hdrh.histogram import HdrHistogram
 
-from bench.crowd import Crowd, Target
+from bench.book import Book, percentiles
+from bench.crowd import Crowd, Receives, Sends, Target
 from bench.meter import Meter, own_cpu_us, server_cpu_us
 from bench.pace import Pace
 from bench.plan import Scenario
@@ -21,19 +23,8 @@ from bench.swarm import Receiver, Sender
 from bench.throughput import difference, per_message
 from protocol.wire import Type
 
-LATENCY_US_MAX: Final = 60_000_000
-PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9}
 _ACCEPTED: Final = int(Type.ACCEPTED)
 _DELIVER: Final = int(Type.DELIVER)
-
-
-class Book:
-    """The histograms of all pairs. What was meant to leave before `from_s` is warm-up."""
-
-    def __init__(self) -> None:
-        self.accepted = HdrHistogram(1, LATENCY_US_MAX, 3)
-        self.delivered = HdrHistogram(1, LATENCY_US_MAX, 3)
-        self.from_s = 0.0
 
 
 class PacedSender(Sender):
@@ -80,7 +71,7 @@ class TimedReceiver(Receiver):
 async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
     """`plan.rate` messages a second over all pairs, for `plan.seconds` behind the warm-up."""
     book = Book()
-    crowd, senders = _crowd(plan, target, names, book)
+    crowd = _crowd(plan, target, names, book)
     await crowd.join(target, plan.transport)
     delivered_before, counters_before = 0, target.counters()
     pace, meter = Pace(plan.rate, plan.warmup_s + plan.seconds), Meter(target.pids)
@@ -89,7 +80,7 @@ async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
         if not meter.is_running and meant_s >= book.from_s:
             delivered_before = crowd.delivered
             meter.start()
-        senders[number % plan.pairs].send_at(meant_s)
+        crowd.senders[number % plan.pairs].send_at(meant_s)
     drain_s = await crowd.drain()
     delivered = crowd.delivered - delivered_before
     processes = meter.stop(delivered)
@@ -110,22 +101,19 @@ async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
     }
 
 
-def _crowd(plan: Scenario, target: Target, names: str, book: Book) -> tuple[Crowd, list[PacedSender]]:
-    cid = int(time.time() * 1e6)
-    senders, receivers = [], []
-    for number in range(plan.pairs):
-        to, user = f"{names}r{number}", f"{names}s{number}"
-        receiver = TimedReceiver(to, target.token(to), plan.payload_bytes)
-        sender = PacedSender(user, target.token(user), to, plan.payload_bytes, 1, cid)
-        meant_s: list[float] = []
-        sender.pace(book, meant_s, cid)
-        receiver.pace(book, meant_s)
-        senders.append(sender)
-        receivers.append([receiver])
-    return Crowd(senders, receivers), senders
+def _crowd(plan: Scenario, target: Target, names: str, book: Book) -> Crowd:
+    make = target.pairs or partial(_pair, target, int(time.time() * 1e6))
+    return Crowd.of(plan, names, make, book)
 
 
-def percentiles(histogram: HdrHistogram) -> dict[str, float]:
-    """Milliseconds by percentile, and the largest."""
-    values = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in PERCENTILES.items()}
-    return {**values, "max": histogram.get_max_value() / 1000}
+def _pair(
+    target: Target, cid: int, names: str, number: int, plan: Scenario, book: Book | None
+) -> tuple[Sends, Sequence[Receives]]:
+    assert book is not None
+    to, user = f"{names}r{number}", f"{names}s{number}"
+    receiver = TimedReceiver(to, target.token(to), plan.payload_bytes)
+    sender = PacedSender(user, target.token(user), to, plan.payload_bytes, 1, cid)
+    meant_s: list[float] = []
+    sender.pace(book, meant_s, cid)
+    receiver.pace(book, meant_s)
+    return sender, [receiver]

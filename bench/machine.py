@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,14 @@ def _versions() -> dict[str, str]:
 
 def _said(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def pin(pids: Iterable[int], cores: Sequence[int]) -> None:
+    """These processes, with their threads, onto the first of `cores`, and ourselves onto the last."""
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {cores[0]})
+    os.sched_setaffinity(0, {cores[-1]})
 
 
 @contextmanager

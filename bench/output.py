@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from bench.figures import Results, figures, ratios, spread, to_floor
+from bench.figures import Results, figures, peer_ratios, ratios, spread, to_floor
 from bench.machine import ROOT, described
-from bench.plan import Scenario
+from bench.plan import PROMISES, Scenario
 
 SCHEMA: Final = 1
 OUT: Final = ROOT / "bench" / "out"
@@ -33,12 +33,13 @@ def document(plan: Sequence[Scenario], results: Results, settings: Mapping[str, 
             {
                 "name": scenario.name,
                 "plan": asdict(scenario),
+                "promise": PROMISES.get(scenario.servers, ""),
                 "to_floor": to_floor(scenario, plan, results),
                 "repeats": list(results[scenario.name]),
             }
             for scenario in plan
         ],
-        "ratios": ratios(told),
+        "ratios": ratios(told) | peer_ratios(plan, results),
         "figures": told,
     }
 
@@ -93,6 +94,16 @@ def tables(plan: Sequence[Scenario], results: Results) -> str:
         if chosen:
             parts.append(make(chosen, plan, results))
     return "\n\n".join(parts)
+
+
+def promise_table(plan: Sequence[Scenario], results: Results) -> str:
+    """What each server's acknowledgement promises its sender, beside what a CPU second of it moves."""
+    rows = []
+    for one in plan:
+        cost = spread(results[one.name], "server_cpu_us")
+        if one.work == "throughput" and cost is not None and cost.median:
+            rows.append((one.servers, f"{1e6 / cost.median:,.0f}", PROMISES.get(one.servers, "")))
+    return table(("server", "messages a CPU second", "acknowledged means"), rows)
 
 
 def _throughput_table(chosen: Sequence[Scenario], plan: Sequence[Scenario], results: Results) -> str:

@@ -8,7 +8,10 @@ from typing import Final, Literal
 from bench.transports import Transport
 
 Work = Literal["throughput", "latency", "offline", "logins", "idle", "amqp_throughput", "amqp_latency"]
-Servers = Literal["relay", "embedded", "embedded-tls", "cluster", "cluster-tls", "cluster-everysec", "cluster-classic"]
+Servers = Literal[
+    "relay", "embedded", "embedded-tls", "cluster", "cluster-tls", "cluster-everysec", "cluster-classic",
+    "mosquitto", "nats",
+]  # fmt: skip
 
 WARMUP_S: Final = 2.0
 
@@ -35,7 +38,7 @@ class Scenario:
 
 # Servers that run at the same time, so that repeats of their scenarios can be interleaved; the others stay idle.
 TOGETHER: Final[tuple[tuple[Servers, ...], ...]] = (
-    ("relay", "embedded", "cluster"),
+    ("relay", "embedded", "cluster", "mosquitto", "nats"),
     ("embedded-tls", "cluster-tls"),
     ("cluster-everysec",),
     ("cluster-classic",),
@@ -118,5 +121,25 @@ def _durability() -> list[Scenario]:
 
 
 FULL: Final = (*CORE, *_concurrency(), *_payloads_and_transports(), *_rates(), *_crowds(), *_durability())
+
+# What each one's acknowledgement to the sender promises.
+PROMISES: Final[dict[Servers, str]] = {
+    "relay": "nothing",
+    "embedded": "fsynced",
+    "cluster": "fsynced by a quorum queue",
+    "cluster-everysec": "fsynced by a quorum queue; Redis a second later",
+    "cluster-classic": "in a classic queue: written, not fsynced",
+    "mosquitto": "in memory, saved every 30 minutes",
+    "nats": "written to a file, not fsynced for each message",
+}
+PEER_SERVERS: Final[tuple[Servers, ...]] = ("mosquitto", "nats")
+PEERS: Final = tuple(
+    scenario
+    for servers in (*_WITH_FLOOR, *PEER_SERVERS)
+    for scenario in (
+        Scenario(servers, "throughput", servers, warmup_s=1.0, seconds=5.0),
+        Scenario(f"{servers} at 1000", "latency", servers, rate=1000, warmup_s=1.0, seconds=5.0),
+    )
+)
 
 assert len({scenario.name for scenario in FULL}) == len(FULL), "a scenario is found by its name"

@@ -179,7 +179,7 @@ def _scenario_table(scenarios: Scenarios) -> str:
     for one in scenarios:
         cells = [shape.format(told.median) if (told := spread(one["repeats"], path)) else "" for _, path, shape in used]
         of_floor = one["to_floor"].get("delivered_per_s") or one["to_floor"].get("delivered_ms.p50")
-        promise = one["plan"].get("promise", "")
+        promise = one["promise"]
         rows.append((one["name"] + (f" ({promise})" if promise else ""), *cells, f"{of_floor:.2f}" if of_floor else ""))
     return _table(("scenario", *(title for title, _, _ in used), "of floor"), rows)
 

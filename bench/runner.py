@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -16,11 +17,16 @@ from tqdm import tqdm
 
 from bench import amqp, latency, logins, offline, throughput
 from bench.crowd import Target
-from bench.machine import held_awake
+from bench.machine import held_awake, pin
 from bench.plan import TOGETHER, Scenario, Servers
 from bench.targets import opened
 
-START_S: Final = {"relay": 0.5, "embedded": 1.5}  # about; the others have a RabbitMQ to start
+START_S: Final = {
+    "relay": 0.5,
+    "embedded": 1.5,
+    "mosquitto": 0.5,
+    "nats": 0.5,
+}  # about; the others have a RabbitMQ to start
 CLUSTER_START_S: Final = 12.0
 OVERHEAD_S: Final = 1.5  # of one scenario: logins, drain
 Result = dict[str, Any]
@@ -36,7 +42,12 @@ _WORKS: Final = {
 class Runner:
     """`run` gives each scenario's results, one a repeat, by its name."""
 
-    def __init__(self, plan: Sequence[Scenario], repeats: int, folder: Path, *, may_hold: bool = True) -> None:
+    def __init__(
+        self, plan: Sequence[Scenario], repeats: int, folder: Path, *, may_hold: bool = True, pinned: bool = False
+    ) -> None:
+        """`pinned`: every server process on one core, the load generator on another."""
+        self._pinned = pinned
+        self._cores = sorted(os.sched_getaffinity(0))
         self._plan = plan
         self._repeats = repeats
         self._folder = folder
@@ -91,6 +102,8 @@ class Runner:
         self._progress.spent(_work_s(scenario))
 
     def _measured(self, scenario: Scenario, target: Target, names: str) -> Result:
+        if self._pinned:
+            pin(target.pids.values(), self._cores)
         if scenario.work in ("amqp_throughput", "amqp_latency"):
             work = amqp.run(scenario, target, self._batch)
         else:

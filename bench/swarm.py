@@ -141,6 +141,10 @@ class Sender(Peer):
             if count:
                 self.send(count)
 
+    def send_at(self, meant_s: float) -> None:
+        """One message that should have left at `meant_s`; who notes times overrides it."""
+        self.send(1)
+
     def send(self, count: int) -> None:
         """`count` messages in one write."""
         chunks: list[bytes] = []

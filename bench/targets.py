@@ -14,6 +14,8 @@ from typing import Final
 
 from bench.cluster import Cluster
 from bench.crowd import Target
+from bench.peers.mqtt import mosquitto
+from bench.peers.nats import nats
 from bench.plan import Servers
 from bench.processes import Chatd, end_with_parent
 from bench.servers import Fsync, RedisServer, free_port
@@ -38,6 +40,12 @@ def opened(servers: Servers, folder: Path, *, nodes: int = NODES, brokers: int =
     try:
         if servers == "relay":
             with _relay() as target:
+                yield target
+        elif servers == "mosquitto":
+            with mosquitto(home) as target:
+                yield target
+        elif servers == "nats":
+            with nats(home) as target:
                 yield target
         elif servers in ("embedded", "embedded-tls"):
             with _embedded(home, servers.endswith("-tls")) as target:

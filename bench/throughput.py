@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from bench.crowd import Crowd, Target
+from bench.book import Book
+from bench.crowd import Crowd, Receives, Sends, Target
 from bench.meter import Meter, own_cpu_us, server_cpu_us
 from bench.meter import rss_mib as rss_mib  # for who looks at a server from a test
 from bench.plan import Scenario
@@ -47,15 +50,17 @@ async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
 
 
 def _crowd(plan: Scenario, target: Target, names: str) -> Crowd:
-    cid = int(time.time() * 1e6)
-    senders, receivers = [], []
-    for number in range(plan.pairs):
-        to, user = f"{names}r{number}", f"{names}s{number}"
-        senders.append(Sender(user, target.token(user), to, plan.payload_bytes, plan.window, cid))
-        token = target.token(to)
-        devices = range(plan.devices)
-        receivers.append([Receiver(to, token, plan.payload_bytes, f"bench{device}") for device in devices])
-    return Crowd(senders, receivers)
+    make = target.pairs or partial(_pair, target, int(time.time() * 1e6))
+    return Crowd.of(plan, names, make, None)
+
+
+def _pair(
+    target: Target, cid: int, names: str, number: int, plan: Scenario, book: Book | None
+) -> tuple[Sends, Sequence[Receives]]:
+    to, user = f"{names}r{number}", f"{names}s{number}"
+    sender = Sender(user, target.token(user), to, plan.payload_bytes, plan.window, cid)
+    token, devices = target.token(to), range(plan.devices)
+    return sender, [Receiver(to, token, plan.payload_bytes, f"bench{device}") for device in devices]
 
 
 def difference(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:

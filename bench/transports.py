@@ -31,15 +31,17 @@ class Door(NamedTuple):
     tls: Path | None = None
 
 
-async def connect(peer: Peer, door: Door, transport: Transport) -> None:
-    """Connect the peer; it logs in by itself."""
+async def connect(peer: object, door: Door, transport: Transport) -> None:
+    """Connect the peer; it logs in by itself. Only one that speaks our wire has a WebSocket."""
     if transport == "ws":
+        assert isinstance(peer, Peer)
         url = f"ws://{LOOPBACK}:{door.http_port}/ws"
         headers = {"Sec-WebSocket-Protocol": WEBSOCKET_SUBPROTOCOL}
         await ws_connect(lambda: _Socket(peer), url, extra_headers=headers)
         return
     loop = asyncio.get_running_loop()
     context = ssl.create_default_context(cafile=door.tls) if door.tls is not None else None
+    assert isinstance(peer, asyncio.Protocol)
     await loop.create_connection(lambda: peer, LOOPBACK, door.tcp_port, ssl=context)
 
 

@@ -27,7 +27,7 @@ import structlog
 import uvloop
 from hdrh.histogram import HdrHistogram
 
-from bench.latency import LATENCY_US_MAX, percentiles
+from bench.book import LATENCY_US_MAX, percentiles
 from bench.meter import Meter, server_cpu_us
 from bench.pace import Pace, wait_until
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitShards, Topology
