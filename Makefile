@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 JS := tests/js/node_modules/.package-lock.json
-DEBIAN := redis-server rabbitmq-server
+DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick multi durability rolling sim services browser clean
+.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,8 +73,8 @@ bench-peers: $(BENCH_READY) services ## the same load on mosquitto and NATS JetS
 profile: $(BENCH_READY) services ## a flame graph of each of our processes under load, bench/out/profile-*.svg
 	$(BIN)/python -m bench profile
 
-chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run
-	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run, POWER=1 (root) cuts the power too
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(POWER),--power)
 
 chaos-quick: $(READY) services ## the same for 20 seconds
 	$(BIN)/python -m tests.chaos --seconds 20 $(if $(SEED),--seed $(SEED))
@@ -87,6 +87,10 @@ multi: $(READY) services ## three RabbitMQ nodes, Redis with sentinels, each mac
 
 durability: $(READY) services ## what appendfsync and WAIT cost on the same machines: a table
 	$(BIN)/python -m tests.multi.durability
+
+faults-long: $(READY) services ## the fault tests in full: every crash point, all 24 orders of a restart, and chaos; POWER=1 (root) cuts the power in it too
+	FAULTS=long $(BIN)/python -m pytest -q tests/faults -k "test_f" --timeout 1800
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED)) $(if $(POWER),--power)
 
 sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by seed; SEED=… repeats one, SEEDS=… more of them
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
