@@ -25,7 +25,9 @@ from brokerd.ports import LinkDown, PostRefused
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
 REASON_CHARS_MAX: Final = 500
-NACK_EVERY_S: Final = 0.5  # a nack makes a new channel, at most so often
+NACKS_MAX: Final = 6  # of one post, then it is refused: 2.3 s
+NACK_PAUSE_S: Final = 0.1  # before the new channel, doubled at each nack
+NACK_DOUBLINGS_MAX: Final = 3
 
 _log = structlog.get_logger("brokerd.amqp")
 
@@ -68,7 +70,6 @@ class RabbitInbound:
         self._window = Window(posts_max, bytes_max)
         self._watch = ConfirmWatch(self._window, confirm_s_max, self._overtaken, self._silent)
         self._is_stalled = False
-        self._renewed_s = 0.0
         self._counts = InboundCounts()
         self._wire: Wire | None = None
         self._channel = _PostChannel(self, 0)
@@ -194,17 +195,19 @@ class RabbitInbound:
         self._watch.heard_s = asyncio.get_running_loop().time()
 
     def refused(self, tag: int, multiple: bool) -> None:
-        """The broker did not take these posts. A channel that once found a quorum queue without a leader may refuse for
-        ever what goes to that queue (seen with RabbitMQ 3.10), a new one asks anew who the leader is."""
-        settled = self._window.settle(tag, multiple)
+        """The broker did not take these posts. It may be that a queue had no leader; then a channel goes on refusing what is
+        for that queue (seen with RabbitMQ 3.10), and a new one asks anew who the leader is. So all that is open is
+        published again, in order; what is refused again and again, is refused."""
+        nacked = self._window.up_to(tag, multiple)
+        self._counts.nacks += len(nacked)
         self._is_heard()
-        self._counts.nacks += len(settled)
-        for post in settled:
-            post.end(PostRefused(post.refusal or "not taken by the broker"))
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._renewed_s >= NACK_EVERY_S:
-            self._renewed_s = now_s
-            self._link.attach_again(self)
+        for one, post in nacked:
+            post.nacks += 1
+            if post.nacks >= NACKS_MAX:
+                self._window.settle(one, False)
+                post.end(PostRefused(post.refusal or "not taken by the broker"))
+        most = max((post.nacks for _, post in nacked), default=1)
+        self._link.attach_again(self, pause_s=NACK_PAUSE_S * 2.0 ** min(most - 1, NACK_DOUBLINGS_MAX))
 
     def sent_back(self, queue: str, message_id: bytes, reason: str) -> None:
         """There is no such queue: somebody deleted it. The confirm of this post still comes, and refuses it."""

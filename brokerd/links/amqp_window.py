@@ -12,13 +12,14 @@ from collections.abc import Iterator
 
 
 class OpenPost:
-    """A batch on its way to `queue`. `refusal` is why the broker found no place for it."""
+    """A batch on its way to `queue`. `refusal` is why the broker found no place for it, `nacks` how often it said no."""
 
-    __slots__ = ("body", "done", "headers", "queue", "refusal")
+    __slots__ = ("body", "done", "headers", "nacks", "queue", "refusal")
 
     def __init__(self, queue: str, headers: bytes, body: bytes, done: asyncio.Future[None]) -> None:
         self.queue, self.headers, self.body, self.done = queue, headers, body, done
         self.refusal = ""
+        self.nacks = 0
 
     def end(self, error: Exception | None) -> None:
         """Answer the poster, who may have gone away."""
@@ -68,6 +69,12 @@ class Window:
         """The open post of a tag."""
         place = tag - self._first_tag
         return self._posts[place] if 0 <= place < len(self._posts) else None
+
+    def up_to(self, tag: int, multiple: bool) -> list[tuple[int, OpenPost]]:
+        """The open post of this tag, or all open ones up to it, with their tags. They stay open."""
+        first = self._first_tag if multiple else tag
+        found = ((one, self.find(one)) for one in range(first, tag + 1))
+        return [(one, post) for one, post in found if post is not None]
 
     def settle(self, tag: int, multiple: bool) -> list[OpenPost]:
         """Take out the post of this tag, or all open ones up to it; empty for a tag that is not open."""

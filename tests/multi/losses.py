@@ -21,7 +21,7 @@ SETTLED_S: Final = 2.0  # watched after all is whole again
 WHOLE_S_MAX: Final = 180.0
 DRAIN_S_MAX: Final = 120.0
 CALM_S: Final = 8.0
-FROZEN_S: Final = 15.0
+FROZEN_S: Final = 15.0  # less than RabbitMQ's net_ticktime, so that the cluster stays one
 LOOK_S: Final = 0.2
 
 
