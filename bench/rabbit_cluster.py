@@ -44,6 +44,19 @@ class RabbitCluster:
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         return f"amqp://guest:guest@{hosts}/"
 
+    def ctl(self, *words: str) -> str:
+        """Run rabbitmqctl against a node that lives; what it printed. Raises ServerFailed."""
+        return next(node for node in self.nodes if node.is_running).ctl(*words)
+
+    def is_whole(self, prefix: str = "chat") -> bool:
+        """Whether every quorum queue has all its members on nodes that run. Takes a second or two."""
+        rows = self.ctl("-q", "list_queues", "name", "type", "members", "online").splitlines()[1:]
+        cells = [row.split("\t") for row in rows]
+        quorums = [row for row in cells if row[1] == "quorum" and row[0].startswith(prefix)]
+        return bool(quorums) and all(
+            len(row[3].split(",")) == len(row[2].split(",")) == len(self.nodes) for row in quorums
+        )
+
     def start(self) -> None:
         """All nodes: the first one alone, the others together."""
         self.nodes[0].start()
