@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from bench.rabbit_server import RabbitServer
 from bench.servers import free_port
 from brokerd.links.amqp import RabbitInbound, Topology
+from brokerd.links.amqp_inbound import NACKS_MAX
 from brokerd.links.amqp_url import rabbit_urls
-from brokerd.ports import LinkDown
+from brokerd.ports import LinkDown, PostRefused
 from tests.faults.rabbit_daemon import until, within
 from tests.rabbit_links import linked_rabbit
 from tests.tcp_proxy import proxied
@@ -74,3 +77,26 @@ async def test_one_host_that_confirms_nothing_is_kept_and_takes_posts_again_when
         await within(late)
         assert inbound.is_ready
         assert link.statistics()["losses"] == 0
+
+
+async def test_what_is_nacked_is_posted_again_in_order_on_new_channels_before_it_is_refused(
+    rabbit_server: RabbitServer,
+) -> None:
+    topology = Topology("nacks")
+    policy = '{"max-length":1,"overflow":"reject-publish"}'
+    await asyncio.to_thread(rabbit_server.ctl, "set_policy", "nacks", "^nacks", policy, "--apply-to", "queues")
+    try:
+        async with linked_rabbit(rabbit_server.url, "nacks") as link:
+            inbound = RabbitInbound(link, 1, topology)
+            await until(lambda: inbound.is_ready)
+            refused = 0
+            while not refused:
+                posts = [inbound.post(0, b"%d" % number) for number in range(5)]
+                results = await within(asyncio.gather(*posts, return_exceptions=True))
+                refused = sum(isinstance(result, PostRefused) for result in results)
+                assert not refused or isinstance(results[-1], PostRefused), "nothing passes one that is refused"
+                await until(lambda: inbound.is_ready)
+            assert inbound.statistics()["nacks"] >= NACKS_MAX
+            assert inbound.statistics()["republishes"] > 0
+    finally:
+        await asyncio.to_thread(rabbit_server.ctl, "clear_policy", "nacks")
