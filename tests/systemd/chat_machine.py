@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ class ChatMachine(Machine):
         super().__init__(root, folder, [shared])
         self.package = shared / "chatd.deb"
         self.mint = mint
+        self.password = secrets.token_hex(16)  # of Redis
 
     def install(self) -> None:
         """The package, as `apt install ./chatd.deb` does it; also an upgrade."""
@@ -44,6 +46,41 @@ class ChatMachine(Machine):
         """Of the unit's main process, 0 = there is none."""
         return int(self.property(unit, "MainPID"))
 
+    def make_cluster(self) -> None:
+        """Two chatd and two brokerd with the machine's own Redis (which asks for a password) and RabbitMQ."""
+        self.write("/etc/redis/more.conf", f"requirepass {self.password}\nappendonly yes\nappendfsync always\n", "644")
+        self.run(
+            "sh",
+            "-c",
+            "grep -q more.conf /etc/redis/redis.conf || echo include /etc/redis/more.conf >> /etc/redis/redis.conf",
+        )
+        self.run("systemctl", "restart", "redis-server")
+        for daemon in ("chatd", "brokerd"):
+            self.write(f"/etc/{daemon}/credentials/redis.url", f"redis://:{self.password}@127.0.0.1:6379/0\n", "600")
+            self.write(f"/etc/{daemon}/credentials/rabbit.url", "amqp://guest:guest@127.0.0.1:5672/\n", "600")
+        config = self.run("cat", "/etc/chatd/chatd.toml")
+        self.write("/etc/chatd/chatd.toml", config.replace('"embedded"', '"cluster"'))
+        self.write("/etc/systemd/system/brokerd@.service.d/test.conf", f"[Service]\nWatchdogSec={WATCHDOG_S}\n")
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "stop", CHATD)
+        self.run(
+            "systemctl",
+            "enable",
+            "--now",
+            "brokerd@1",
+            "brokerd@2",
+            "chatd@2.socket",
+            "chatd-http@2.socket",
+            "chatd@2",
+            "chatd@1",
+        )
+        for number in (1, 2):
+            self.wait(lambda: '"ready":true' in self.ask(number, "/readyz"), "the cluster serves", 60)  # noqa: B023
+
+    def ask(self, instance: int, path: str) -> str:
+        """What an instance answers on its own HTTP port."""
+        return self.run("curl", "-s", f"http://127.0.0.1:748{instance}{path}", check=False)
+
     def restarts(self, unit: str = CHATD) -> int:
         """How often the manager started it anew by itself."""
         return int(self.property(unit, "NRestarts"))
@@ -51,6 +88,15 @@ class ChatMachine(Machine):
     def wait_active(self, unit: str = CHATD) -> float:
         """Until READY came; the seconds."""
         return self.wait(lambda: self.property(unit, "ActiveState") == "active", f"{unit} is active")
+
+    def wait_backlog_empty(self, port: int = 7400) -> None:
+        """Until everybody who knocked was let in."""
+
+        def is_empty() -> bool:
+            lines = self.run("ss", "-Hltn", f"sport = :{port}").splitlines()
+            return all(line.split()[1] == "0" for line in lines)
+
+        self.wait(is_empty, "the backlog is empty")
 
     def events(self, unit: str = CHATD) -> list[dict[str, Any]]:
         """Its structured log."""
