@@ -52,6 +52,7 @@ class Logins:
         self._reclaims = asyncio.Semaphore(RECLAIMS_AT_ONCE)
         self._to_check: list[Line] = []
         self._gone: deque[tuple[Line, Code | None, str]] = deque()  # as many as there were sessions, at most
+        self._is_seeing_off = False
 
     async def login(self, line: Line, hello: Hello) -> None:
         """HELLO came: WELCOME or an error follows."""
@@ -154,18 +155,18 @@ class Logins:
         """The session is over. Thousands may be lost in one turn of the loop (a network that breaks), so the rest is done some
         at a time: in one turn, 6,000 of them stopped everybody else for 5 s (`make overload`)."""
         self._gone.append((line, code, detail))
-        if len(self._gone) == 1:
+        if not self._is_seeing_off:
+            self._is_seeing_off = True
             self._board.spawn(self._see_off())
 
     async def _see_off(self) -> None:
         while self._gone:
-            some = [self._gone[at] for at in range(min(SEEN_OFF_AT_ONCE, len(self._gone)))]
+            some = [self._gone.popleft() for _ in range(min(SEEN_OFF_AT_ONCE, len(self._gone)))]
             for line, code, detail in some:
                 line.log.info("session_closed", user=line.session.user, code=code, detail=detail[:200])
             await asyncio.gather(*(self.leave(line) for line, _, _ in some if line.seat is not None))
-            for _ in some:  # only now: while one is there, this task goes on
-                self._gone.popleft()
             await asyncio.sleep(0)
+        self._is_seeing_off = False
 
     async def leave(self, line: Line) -> None:
         """Take the entry of a session that is over out, unless a newer one stands there already."""
