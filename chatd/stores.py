@@ -63,7 +63,8 @@ async def _redis_store(config: ChatConfig, *, is_accepting: bool = False) -> Asy
         except LinkDown:
             return  # without RabbitMQ nobody can say: what was asked for here can still be done
 
-    async with _running(RespLink(config.redis.url, name="chatctl", check=check)) as link:
+    link = RespLink(config.redis.url, name="chatctl", check=check, wait_replicas=config.redis.wait_replicas)
+    async with _running(link):
         yield RedisStore(
             link,
             log=structlog.get_logger(),
