@@ -206,6 +206,9 @@ class Device:
             fate = fate_of(error)
             if fate is Fate.AGAIN:
                 self._busy(error)
+            elif code == Code.QUEUE_FULL:
+                self.outgoing.answer(error.ref)
+                self._ledger.refused(message_id(self.tag, error.ref))
             elif fate is Fate.UNKNOWN:
                 self._drop(pipe, f"nobody knows what became of {error.ref}")
             else:

@@ -36,6 +36,7 @@ class Said:
     expires_ms: int  # at the earliest; 0: not in the life of a world
     is_unsure: bool  # the store came back empty behind it: nothing is promised
     accepted_s: float = 0.0
+    is_refused: bool = False  # for good
     told: dict[int, set[str]] = field(default_factory=dict)  # status → devices of the sender
 
 
@@ -49,7 +50,8 @@ class Ledger:
         self.devices: dict[str, dict[str, int]] = {}  # user → device → the seq behind which it began
         self.shared: set[str] = set()  # users who had two devices from the start: they get copies of all that they say
         self.seen: dict[str, dict[bytes, int]] = {}  # device → message → seq
-        self.copies: dict[str, set[bytes]] = {}  # device → SENT and READ_SYNC
+        self.copies: dict[str, set[bytes]] = {}  # device → messages in SENT
+        self.synced: dict[str, set[bytes]] = {}  # device → messages in READ_SYNC
         self.acked: set[bytes] = set()  # messages that a device said to have processed
         self._acked_to: dict[tuple[str, bytes], int] = {}  # by user and generation
         self.queues: dict[tuple[str, bytes], dict[int, Item]] = {}  # by user and generation, then seq
@@ -108,6 +110,15 @@ class Ledger:
         self.note(id_, "ACCEPTED")
         said.accepted_s = said.accepted_s or self._clock_s()
 
+    def refused(self, id_: bytes) -> None:
+        """For good: the receiver's queue is full. Of a resend this may be wrong (an earlier session's try was taken, and is
+        seen): a node cannot tell a resend from a new message. An open question."""
+        self.note(id_, "refused: QUEUE_FULL")
+        self.said[id_].is_refused = True
+
+    def _is_seen(self, id_: bytes, said: Said) -> bool:
+        return any(id_ in self.seen.get(f"{said.to}/{device}", ()) for device in self.devices.get(said.to, ()))
+
     # --- the receiver's side
 
     def at(self, user: str, generation: bytes, seq: int, type_: int, id_: bytes) -> None:
@@ -137,7 +148,7 @@ class Ledger:
         if id_ in seen and not said.is_unsure:
             raise Broken(f"{name} saw it twice", id_)
         if Status.FAILED in said.told and not said.is_unsure:
-            raise Broken(f"{name} saw it, though its sender was told FAILED", id_)
+            raise Broken(f"{name} saw it, though its sender was told that it failed", id_)
         seen[id_] = seq
         if since_s is not None and said.accepted_s:
             late_s = self._clock_s() - max(since_s, said.accepted_s)
@@ -149,22 +160,17 @@ class Ledger:
         said = self.said.get(id_)
         if said is None or said.sender != name.partition("/")[0] or said.of:
             raise Broken(f"{name} was told of what its user never sent", id_)
-        self._copy(name, id_, said)
-
-    def read_synced(self, name: str, of: bytes) -> None:
-        """READ_SYNC: a device of the reader learns of it."""
-        user = name.partition("/")[0]
-        ids = [id_ for id_, said in self.said.items() if said.of == of and said.sender == user]
-        if not ids:
-            raise Broken(f"{name} was told of a READ that its user never said", of)
-        fresh = [id_ for id_ in ids if id_ not in self.copies.get(name, ())]
-        self._copy(name, (fresh or ids)[0], self.said[ids[0]])
-
-    def _copy(self, name: str, id_: bytes, said: Said) -> None:
         copies = self.copies.setdefault(name, set())
         if id_ in copies and not said.is_unsure:
             raise Broken(f"{name} was told twice what its user said", id_)
         copies.add(id_)
+
+    def read_synced(self, name: str, of: bytes) -> None:
+        """READ_SYNC: a device of the reader learns of it; again, when two devices said READ of the same message."""
+        user = name.partition("/")[0]
+        if not any(said.of == of and said.sender == user for said in self.said.values()):
+            raise Broken(f"{name} was told of a READ that its user never said", of)
+        self.synced.setdefault(name, set()).add(of)
 
     def processed(self, user: str, generation: bytes, seq: int) -> None:
         """A device is about to say that it processed all up to `seq`."""
@@ -192,7 +198,7 @@ class Ledger:
             return any(other.of == id_ and other.sender == said.to for other in self.said.values())
         if status == Status.EXPIRED:
             return said.wants_receipt and 0 < said.expires_ms <= self.now_ms()
-        return not any(id_ in self.seen.get(f"{said.to}/{device}", ()) for device in self.devices.get(said.to, ()))
+        return not self._is_seen(id_, said)
 
     def signalled(self, name: str, text: bytes) -> None:
         """Nobody hears what was not signalled to him."""

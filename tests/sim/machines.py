@@ -123,18 +123,10 @@ class NodeMachine(Machine):
         self.inbox = InboxLink(self.process, world.rabbit)
         self.board: Switchboard | None = None
         self._stop = asyncio.Event()
-        self._node = _SimNode(self, Links(self.inbound, self.nodes, self.inbox, self.store, self.store, dict))
-        self._was_ready = False
 
     async def run(self) -> None:
-        await self._node.run(self._stop, lambda _: None)
-
-    def is_open(self) -> bool:
-        """Whether a load balancer sends clients there: from its first readiness to its drain."""
-        if self.board is None or not self.process.is_alive:
-            return False
-        self._was_ready = self._was_ready or set(self._node.health(self.board).values()) == {"up"}
-        return self._was_ready
+        links = Links(self.inbound, self.nodes, self.inbox, self.store, self.store, dict)
+        await _SimNode(self, links).run(self._stop, lambda _: None)
 
     def drain(self) -> None:
         """SIGTERM."""
@@ -155,10 +147,6 @@ class _SimNode(Node):
         board.now_ms = self._machine.world.loop.now_ms  # type: ignore[method-assign]
         self._machine.board = board
         yield self
-
-    def health(self, board: Switchboard) -> dict[str, str]:
-        """What /readyz says."""
-        return self._health(board)
 
     def stop_accepting(self) -> None:
         """No new connections."""

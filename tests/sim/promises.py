@@ -16,7 +16,7 @@ Owed = tuple[str, bytes] | None  # what is owed, and of which message
 def unanswered(ledger: Ledger) -> Owed:
     """Every request is answered."""
     for id_, said in ledger.said.items():
-        if not said.accepted_s:
+        if not said.accepted_s and not said.is_refused:
             return "never answered", id_
     return None
 
@@ -25,7 +25,7 @@ def unseen(ledger: Ledger, store: Store) -> Owed:
     """What was accepted is seen by every device of its receiver, unless its time was over or its sender was told why."""
     dropped = _dropped(store)
     for id_, said in ledger.said.items():
-        if said.of or said.is_unsure or Status.FAILED in said.told or _is_over(ledger, said):
+        if said.of or said.is_unsure or said.is_refused or Status.FAILED in said.told or _is_over(ledger, said):
             continue
         if (said.sender, Status.FAILED, id_) in dropped:
             continue
@@ -50,7 +50,7 @@ def untold(ledger: Ledger, store: Store) -> Owed:
     """Who asked is told how it ended: DELIVERED, EXPIRED or FAILED, on each device; and who was read, READ."""
     dropped = _dropped(store)
     for id_, said in ledger.said.items():
-        if said.is_unsure:
+        if said.is_unsure or said.is_refused:
             continue
         if said.of:
             statuses, of, user = (Status.READ,), said.of, said.to
@@ -71,13 +71,13 @@ def uncopied(ledger: Ledger, store: Store) -> Owed:
     """What a user with several devices says appears on all of them."""
     dropped = _dropped(store)
     for id_, said in ledger.said.items():
-        if said.is_unsure or said.sender not in ledger.shared or said.to == said.sender:
+        if said.is_unsure or said.is_refused or said.sender not in ledger.shared or said.to == said.sender:
             continue
-        kind = Type.READ_SYNC if said.of else Type.SENT
-        if (said.sender, kind, said.of or id_) in dropped:
+        kind, told, of = (Type.READ_SYNC, ledger.synced, said.of) if said.of else (Type.SENT, ledger.copies, id_)
+        if (said.sender, kind, of) in dropped:
             continue
         for device, begin in ledger.devices[said.sender].items():
-            if not begin and id_ not in ledger.copies.get(f"{said.sender}/{device}", ()):
+            if not begin and of not in told.get(f"{said.sender}/{device}", ()):
                 return f"{said.sender}/{device} has no copy of it", id_
     return None
 

@@ -21,7 +21,7 @@ from tests.sim.rabbit import Rabbit
 from tests.sim.store import Store
 from tests.sim.storm import strike
 
-STORM_S: Final = 8.0
+STORM_S: Final = 6.0
 GENTLE_S: Final = 60.0  # long and quiet: nothing comes by soon that would repair a lost hand-over
 HEAL_S_MAX: Final = 150.0
 SLOW_S_MAX: Final = 3.0
@@ -247,7 +247,7 @@ class World:
 
     def any_node(self, random: Random) -> NodeMachine | None:
         """One that takes connections."""
-        open_ = [node for node in self.nodes if node.is_open()]
+        open_ = [node for node in self.nodes if node.process.is_alive and node.board is not None]
         return random.choice(open_) if open_ else None
 
     def _start_node(self) -> None:
