@@ -25,12 +25,13 @@ from brokerd.ports import (
     Inbound,
     LinkDown,
     Nodes,
+    PartlySaved,
     PostRefused,
     Register,
     SentQueue,
     Shards,
 )
-from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route
+from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route, route_part
 from brokerd.salvage import Salvage, remainder, told
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
@@ -209,6 +210,8 @@ class Broker:
             try:
                 return await self._ask_once(work, self._clock_ms())
             except LinkDown as down:
+                if isinstance(down, PartlySaved):  # its receivers make room, if they hear of it
+                    self._hand_over(route_part(work, down.appended, self._clock_ms()))
                 self.counts.retries += 1
                 self._log.warning("store_down", error=str(down))
             await asyncio.sleep(RETRY_S)
@@ -216,9 +219,7 @@ class Broker:
     async def _ask_once(self, work: Plan, now_ms: int) -> tuple[list[Appended], list[Acked]]:
         if not (work.acks or work.troubles):
             return await self._append(work, now_ms), []
-        acking = asyncio.create_task(
-            self._acknowledge(work, now_ms)
-        )  # written in this very turn of the loop, as the other
+        acking = asyncio.create_task(self._acknowledge(work, now_ms))  # written in the turn of the loop of the other
         try:
             appended = await self._append(work, now_ms)
         except BaseException:

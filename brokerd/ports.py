@@ -141,6 +141,15 @@ class QueueStatus(NamedTuple):
     troubles: dict[str, str]
 
 
+class PartlySaved(LinkDown):
+    """The store took some appends of a call and not the others (it is full): None stands for those. They may be repeated,
+    all of them."""
+
+    def __init__(self, why: str, appended: Sequence[Appended | None]) -> None:
+        super().__init__(why)
+        self.appended = appended
+
+
 class SentQueue(Protocol):
     """Per user, the ordered log of what was sent to that user and not yet acknowledged by all of the user's devices.
 
@@ -150,7 +159,7 @@ class SentQueue(Protocol):
     """
 
     async def append(self, appends: Sequence[Append], now_ms: int) -> list[Appended]:
-        """Save, dedupe and then look up, atomically for each user. Users in `appends` are distinct.
+        """Save, dedupe and then look up, atomically for each user. Users in `appends` are distinct. May raise PartlySaved.
 
         Durable when it returns (as durable as the adapter is set to be). Seqs are 1, 2, 3 … per user without gaps.
         A cid not above the highest one answered is a repeat, unless it lies in a gap (brokerd.links.gaps): an entry whose `prev`

@@ -107,6 +107,12 @@ def route(work: Plan, appended: Sequence[Appended], now_ms: int) -> Routed:
     return out
 
 
+def route_part(work: Plan, appended: Sequence[Appended | None], now_ms: int) -> Routed:
+    """As `route`, for those whose append was taken; the whole round comes again, and what follows for the others with it."""
+    taken = [(item, answer) for item, answer in zip(work.appends, appended, strict=True) if answer is not None]
+    return route(Plan(appends=[item for item, _ in taken]), [answer for _, answer in taken], now_ms)
+
+
 def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Routed, now_ms: int) -> list[Parcel]:
     """The frames of what was stored, in one piece; or a nudge, when all of it was stored before."""
     frames: list[bytes] = []

@@ -30,7 +30,20 @@ from brokerd.links.redis_register import seats_of
 from brokerd.links.redis_scripts import Script, ask, is_broken
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Command
-from brokerd.ports import FULL, Ack, Acked, Append, Appended, Opened, Owed, Page, QueueStatus, Stored
+from brokerd.ports import (
+    FULL,
+    Ack,
+    Acked,
+    Append,
+    Appended,
+    LinkDown,
+    Opened,
+    Owed,
+    Page,
+    PartlySaved,
+    QueueStatus,
+    Stored,
+)
 
 COUNT_MAX_DEFAULT: Final = 10_000
 BYTES_MAX_DEFAULT: Final = 64 * 1024 * 1024
@@ -72,6 +85,7 @@ class RedisSentQueue:
         self._bury = Script(link, "bury", keys=3, frees=True)
         self._create = Script(link, "create", keys=1)
         self._status = Script(link, "status", keys=4)
+        self._sweep = Script(link, "sweep", keys=1, frees=True)
         self._known = Heads(link, log)
 
     # --- batches
@@ -80,10 +94,17 @@ class RedisSentQueue:
         """One script a user, one round trip; a second one only when somebody's next sweep moved earlier."""
         month = now_ms // MONTH_MS
         replies = await self._link.pipeline([self._append_command(item, month) for item in appends], is_save=True)
-        appended: list[Appended] = []
+        appended: list[Appended | None] = []
+        refusal: LinkDown | None = None
         earlier: list[str | int] = []
         for (user, entries), reply in zip(appends, replies, strict=True):
-            if is_broken(reply):
+            try:
+                broken = is_broken(reply)
+            except LinkDown as down:
+                refusal = down
+                appended.append(None)
+                continue
+            if broken:
                 self._log.error("store_user_broken", user=user, error=str(reply))
                 appended.append(Appended([FULL] * len(entries), 0, ()))
                 continue
@@ -94,8 +115,10 @@ class RedisSentQueue:
             if sweep_ms:
                 earlier += (sweep_ms, user)
         if earlier:
-            await ask(self._link, ("ZADD", "sweep", "LT", *earlier))
-        return appended
+            await ask(self._link, self._sweep("sweep", *earlier))
+        if refusal is not None:
+            raise PartlySaved(str(refusal), appended)
+        return [answer for answer in appended if answer is not None]
 
     def _append_command(self, item: Append, month: int) -> Command:
         user, entries = item
