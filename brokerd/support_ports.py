@@ -114,8 +114,8 @@ class Walked(NamedTuple):
 class DeadLetters(Protocol):
     """The batches that were buried, by all brokers. A daemon may bury more at the same time. Raises LinkDown."""
 
-    async def walk(self, decide: Callable[[DeadLetter], Verdict]) -> Walked:
-        """Show each letter, oldest first, and do with it what `decide` says.
+    async def walk(self, decide: Callable[[DeadLetter], Verdict | DeadLetter]) -> Walked:
+        """Show each letter, oldest first, and do with it what `decide` says; a letter: REQUEUE that one in its place.
 
         A crash in the middle of a REQUEUE may leave the letter in both places: its messages are told apart as repeats.
         Only one walk may run at a time; a second one waits, or sees nothing of what the first one sees.

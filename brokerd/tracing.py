@@ -57,8 +57,8 @@ def is_message_id(value: object) -> bool:
 
 
 def id_of(entry: Entry | EntryPost) -> bytes:
-    """The message id of a DELIVER entry: see EntryPost for origin and cid."""
-    return message_id(entry.origin, entry.cid) if entry.cid else entry.origin
+    """The message id of a DELIVER entry: see EntryPost for origin and cid. A key ends with it."""
+    return message_id(entry.origin, entry.cid) if entry.cid else entry.origin[-MESSAGE_ID_BYTES:]
 
 
 class HopBuffer:

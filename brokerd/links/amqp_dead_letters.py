@@ -36,7 +36,7 @@ class RabbitDeadLetters:
         self._urls = rabbit_urls(url)
         self._topology, self._shards = topology, shards
 
-    async def walk(self, decide: Callable[[DeadLetter], Verdict]) -> Walked:
+    async def walk(self, decide: Callable[[DeadLetter], Verdict | DeadLetter]) -> Walked:
         """See the port. At most LETTERS_MAX letters and about LETTERS_BYTES_MAX bytes are shown."""
         async with self._channel() as channel:
             try:
@@ -44,7 +44,9 @@ class RabbitDeadLetters:
             except (aiormq.AMQPError, OSError) as fault:
                 raise LinkDown(f"RabbitMQ: {fault or type(fault).__name__}") from None
 
-    async def _walk(self, channel: AbstractChannel, decide: Callable[[DeadLetter], Verdict]) -> Walked:
+    async def _walk(
+        self, channel: AbstractChannel, decide: Callable[[DeadLetter], Verdict | DeadLetter]
+    ) -> Walked:  # fmt: skip
         await self._topology.declare_dead(channel)
         shown = size = 0
         while True:
@@ -57,8 +59,8 @@ class RabbitDeadLetters:
             shown, size = shown + 1, size + len(message.body)
             letter = self._letter(message)
             verdict = decide(letter)
-            if verdict is Verdict.REQUEUE:
-                await self._requeue(channel, letter)
+            if verdict is Verdict.REQUEUE or isinstance(verdict, DeadLetter):
+                await self._requeue(channel, verdict if isinstance(verdict, DeadLetter) else letter)
             if verdict is not Verdict.KEEP:
                 await channel.basic_ack(tag, wait=True)
 

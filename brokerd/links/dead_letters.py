@@ -96,11 +96,11 @@ class FileDeadLetters:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def walk(self, decide: Callable[[DeadLetter], Verdict]) -> Walked:
+    async def walk(self, decide: Callable[[DeadLetter], Verdict | DeadLetter]) -> Walked:
         """See the port; all there are, for the file is bounded."""
         return await asyncio.to_thread(self._walk, decide)
 
-    def _walk(self, decide: Callable[[DeadLetter], Verdict]) -> Walked:
+    def _walk(self, decide: Callable[[DeadLetter], Verdict | DeadLetter]) -> Walked:
         shown = 0
         try:
             if not self._path.parent.is_dir():
@@ -113,12 +113,13 @@ class FileDeadLetters:
             raise LinkDown(f"{self._path}: {fault}") from fault
         return Walked(shown, False)
 
-    def _walk_file(self, path: Path, decide: Callable[[DeadLetter], Verdict]) -> int:
+    def _walk_file(self, path: Path, decide: Callable[[DeadLetter], Verdict | DeadLetter]) -> int:
         verdicts = []
         for letter in read_dead_letters(path):
-            verdicts.append(decide(letter))
-            if verdicts[-1] is Verdict.REQUEUE:
-                put_into_tray(tray_of(self._path), letter)
+            verdict = decide(letter)
+            verdicts.append(verdict)
+            if verdict is Verdict.REQUEUE or isinstance(verdict, DeadLetter):
+                put_into_tray(tray_of(self._path), verdict if isinstance(verdict, DeadLetter) else letter)
         if any(verdict is not Verdict.KEEP for verdict in verdicts):
             rest = path.with_name(path.name + ".new")
             with _opened(rest) as file:

@@ -119,6 +119,9 @@ def _add_support(groups: Commands, shared: argparse.ArgumentParser, command: Com
         made = command(dead, name, f"letters:{name}_letters", says)
         made.add_argument("letters", metavar="LETTER", nargs="*", help="names in the list")
         made.add_argument("--all", action="store_true", help="all of them")
+        if name == "requeue":
+            says = "though later messages of their senders were saved; only for what surely never was"
+            made.add_argument("--as-new", action="store_true", help=says)
 
 
 def _add_users(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:

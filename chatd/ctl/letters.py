@@ -18,10 +18,22 @@ from chatd.ctl import Refused, hint, say
 from chatd.ctl.entries import code_name, known
 from chatd.ctl.times import utc
 from chatd.stores import open_dead_letters, open_records, waiting_returns
-from protocol.envelope import AckPost, EntryPost, Post, PostKind, SignalPost, TroublePost, Undecodable, unpack_posts
-from protocol.wire import Type
+from protocol.envelope import (
+    AckPost,
+    EntryPost,
+    Post,
+    PostKind,
+    SignalPost,
+    TroublePost,
+    Undecodable,
+    pack_batch,
+    unpack_posts,
+)
+from protocol.names import message_id
+from protocol.wire import REF_MAX, Type
 
 HANDLE_BYTES: Final = 6
+RENEWED: Final = b"r"  # begins the key of an entry that is put back as a new one
 HEX_BYTES_MAX: Final = 512  # that `show` prints without --all
 HEX_LINE_BYTES: Final = 16
 RETURN_S_MAX: Final = 5.0  # how long a running embedded server may take to fetch what was put back
@@ -85,7 +97,7 @@ def show_letter(config: ChatConfig, options: argparse.Namespace) -> None:
 
 
 def requeue_letters(config: ChatConfig, options: argparse.Namespace) -> None:
-    """chatctl dead requeue: back to the shard. What was saved before is told apart as a repeat."""
+    """chatctl dead requeue: back to the shard. What was saved before is told apart as a repeat; with --as-new it is not."""
     done = _act(config, options, Verdict.REQUEUE, HopKind.REQUEUED)
     for letter in done:
         say(f"{handle(letter)} was put back to shard {letter.shard}")
@@ -123,20 +135,37 @@ def _walk(config: ChatConfig, decide: Any) -> Walked:
     return asyncio.run(open_dead_letters(config).walk(decide))
 
 
+def renewed(letter: DeadLetter) -> DeadLetter:
+    """The letter with a key of its own for each entry instead of its cid: later ones of its sender may have been saved.
+
+    The key is made of the old numbers, so that an entry is saved once however often this is done.
+    """
+    posts = [
+        post._replace(origin=RENEWED + message_id(post.origin, post.cid), cid=0, prev=0)
+        if isinstance(post, EntryPost)
+        and isinstance(post.origin, bytes)
+        and isinstance(post.cid, int)
+        and 0 < post.cid <= REF_MAX
+        else post
+        for post in _posts(letter) or ()
+    ]
+    return letter._replace(body=pack_batch("chatctl", posts))
+
+
 def _act(config: ChatConfig, options: argparse.Namespace, verdict: Verdict, kind: HopKind) -> list[DeadLetter]:
     """Do it with the letters that were named, or with all; those it was done with."""
     if bool(options.letters) == options.all:
         raise Refused("name the letters, or say --all")
     wanted, done, lost = set(options.letters), [], []
 
-    def decide(letter: DeadLetter) -> Verdict:
+    def decide(letter: DeadLetter) -> Verdict | DeadLetter:
         if not options.all and handle(letter) not in wanted:
             return Verdict.KEEP
         if verdict is Verdict.REQUEUE and not 0 <= letter.shard < config.shards:
             lost.append(letter)
             return Verdict.KEEP
         done.append(letter)
-        return verdict
+        return renewed(letter) if getattr(options, "as_new", False) and _posts(letter) else verdict
 
     walked = _walk(config, decide)
     _note(config, done, kind)

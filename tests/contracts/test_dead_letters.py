@@ -140,6 +140,20 @@ async def test_what_is_put_back_comes_to_its_shard_once_and_is_gone_from_here(mo
     assert came[2] == (1, b"1")
 
 
+async def test_another_letter_can_be_put_back_in_its_place(morgue: Morgue) -> None:
+    came: list[bytes] = []
+
+    def take(delivery: Delivery) -> None:
+        came.append(delivery.body)
+        delivery.done()
+
+    await morgue.bury(1, b"old", "why")
+    await morgue.shards.consume(1, take)
+    await morgue.letters.walk(lambda it: it._replace(body=b"new"))
+    await until(lambda: came == [b"new"])
+    assert await seen(morgue) == []
+
+
 # --- the file alone
 
 

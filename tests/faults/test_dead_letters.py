@@ -173,6 +173,14 @@ async def test_f16_what_was_delivered_before_is_put_back_and_nobody_sees_it_agai
         desk.out("dead", "requeue", letter["letter"])
         await send(ann, LATE + 3, ward.bob[0], b"fence")
         assert await hear(bob, 1) == [b"fence"]
+
+        passed = batch(ward.post(LATE - 5, b"passed"))  # never seen by the store; but its sender's later ones were
+        for _ in range(2):
+            await ward.bury(passed, "of a newer version")
+            letter = await ward.wait_dead(len(passed))
+            desk.out("dead", "requeue", "--as-new", letter["letter"])
+        await send(ann, LATE + 4, ward.bob[0], b"fence")
+        assert await hear(bob, 2) == [b"passed", b"fence"]
     assert not [it for it in desk.letters() if it["bytes"] == len(again)]
 
 
