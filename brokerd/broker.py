@@ -326,7 +326,7 @@ class Broker:
             [answer] = await self._store.acknowledge([ack], self._clock_ms())
         while answer.owed:
             _device_acked()
-            posts = delivered_posts(ack.user, answer.owed, self._clock_ms())
+            posts = delivered_posts(ack.user, answer.owed, self._clock_ms(), answer.generation)
             await self._post_all(posts)
             _receipts_posted()
             self.counts.receipts += len(posts)

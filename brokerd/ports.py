@@ -94,10 +94,12 @@ class Acked(NamedTuple):
     """The answer to one Ack: entries that this ack delivered for the first time and whose sender asked for a receipt.
 
     While `owed` is not empty nothing of it is forgotten: post the receipts, then send the same Ack again with
-    `settled` = the seq of the last owed entry. Repeat until `owed` is empty.
+    `settled` = the seq of the last owed entry. Repeat until `owed` is empty. `generation` is that of the queue, whose seqs
+    mean nothing in another one.
     """
 
     owed: Sequence[Owed]
+    generation: bytes = b""
 
 
 class Stored(NamedTuple):

@@ -173,17 +173,18 @@ def status_post(sender: str, peer: str, status: Status, id_: bytes, now_ms: int,
     return EntryPost(PostKind.ENTRY, sender, origin, 0, int(Type.RECEIPT), 0, now_ms + TTL_S_MAX * 1000, body)
 
 
-def delivered_posts(user: str, owed: Sequence[Owed], now_ms: int) -> list[EntryPost]:
+def delivered_posts(user: str, owed: Sequence[Owed], now_ms: int, generation: bytes) -> list[EntryPost]:
     """DELIVERED receipts for the senders of `owed`, one for each sender (and RECEIPT_IDS_MAX ids).
 
-    They are numbered by seq, as if the receiver's queue were a device: a repeat with the same end is dropped. After a
+    They are numbered by seq, as if this generation of the receiver's queue were a device: a repeat with the same end is
+    dropped, and a user who was deleted and made anew begins at 1 without being taken for a repeat. After a
     crash between posting and settling, a repeat that reaches further tells some ids twice; receipts are idempotent.
     """
     by_sender: dict[str, list[tuple[int, bytes]]] = {}
     for seq, _, body in owed:
         sender, id_ = sender_of(body)
         by_sender.setdefault(sender, []).append((seq, id_))
-    origin = device_tag(user, "")  # no device has an empty name
+    origin = device_tag(user, f"#{generation.hex()}")  # no device has such a name
     posts = []
     for sender, told in by_sender.items():
         for at in range(0, len(told), RECEIPT_IDS_MAX):

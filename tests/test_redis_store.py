@@ -163,3 +163,10 @@ async def test_when_all_is_settled_or_buried_no_ack_looks_for_receipts(
     assert redis_server.command("HGET", "u:{user1}:m", "w") == b"$1\r\n3\r\n"
     await store.acknowledge([Ack("user1", "phone", 5, 4)], NOW)
     assert redis_server.command("HMGET", "u:{user1}:m", "w", "f") == b"*2\r\n$1\r\n0\r\n$1\r\n5\r\n"
+
+
+async def test_what_is_owed_names_the_generation_of_its_queue(store: RedisStore) -> None:
+    await store.append([Append("user1", [entry(1, flags=Flag.RECEIPT)])], NOW)
+    [answer] = await store.acknowledge([Ack("user1", "phone", 1, 0)], NOW)
+    assert [owed.seq for owed in answer.owed] == [1]
+    assert answer.generation == GEN

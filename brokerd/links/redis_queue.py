@@ -154,8 +154,8 @@ class RedisSentQueue:
         if is_broken(reply):
             self._log.error("store_user_broken", user=ack.user, error=str(reply))
             return _NOTHING
-        pairs = zip(reply[::2], reply[1::2], strict=True)
-        return Acked([Owed(seq, entry[1], entry[_HEAD_BYTES:]) for seq, entry in pairs])
+        pairs = zip(reply[1::2], reply[2::2], strict=True)
+        return Acked([Owed(seq, entry[1], entry[_HEAD_BYTES:]) for seq, entry in pairs], reply[0])
 
     async def heads(self, users: Sequence[str]) -> list[int]:
         """The newest seq of each user (0: none, or broken)."""

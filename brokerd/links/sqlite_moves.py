@@ -104,17 +104,17 @@ def leave_open(ledger: Ledger, user: str, key: bytes, cid: int, now_ms: int) -> 
 
 def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
     """See SentQueue.acknowledge. With the device "" no cursor moves: it asks what is owed, or settles it."""
-    return [Acked(_acknowledge(ledger, ack, now_ms)) for ack in acks]
+    return [_acknowledge(ledger, ack, now_ms) for ack in acks]
 
 
-def _acknowledge(ledger: Ledger, ack: Ack, now_ms: int) -> Sequence[Owed]:
+def _acknowledge(ledger: Ledger, ack: Ack, now_ms: int) -> Acked:
     state = ledger.state(ack.user)
     if state is None:
-        return ()
+        return Acked(())
     if ack.device:
         place = state.devices.get(ack.device)
         if place is None:
-            return ()
+            return Acked(())
         _advance(ledger, state, ack, place, now_ms)
     furthest = state.furthest_cursor()
     delivered = max(state.delivered, min(ack.settled, furthest))
@@ -124,7 +124,7 @@ def _acknowledge(ledger: Ledger, ack: Ack, now_ms: int) -> Sequence[Owed]:
         state.delivered = delivered
         ledger.moved(state)
     ledger.trim(state, min(state.slowest_cursor(), delivered))
-    return owed
+    return Acked(owed, state.generation)
 
 
 def _advance(ledger: Ledger, state: UserState, ack: Ack, place: Device, now_ms: int) -> None:

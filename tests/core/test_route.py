@@ -183,17 +183,17 @@ def test_the_sender_and_the_id_are_read_out_of_a_body() -> None:
 
 def test_delivered_is_told_once_a_sender_with_all_its_ids_numbered_by_the_last_seq() -> None:
     owed = [Owed(5, 1, body(1)), Owed(6, 1, body(2, "cid")), Owed(8, 1, body(3))]
-    ours, theirs = delivered_posts("bob", owed, NOW_MS)
+    ours, theirs = delivered_posts("bob", owed, NOW_MS, b"g" * 8)
     ids = (message_id(TAG, 1), message_id(TAG, 3))
     receipt = encode_body(Receipt(0, 0, "bob", int(Status.DELIVERED), ids, NOW_MS, 0))
-    origin = device_tag("bob", "")
+    origin = device_tag("bob", "#" + (b"g" * 8).hex())
     assert ours == EntryPost(PostKind.ENTRY, "ann", origin, 8, Type.RECEIPT, 0, EXPIRES_MS, receipt)
     assert (theirs.to, theirs.cid) == ("cid", 6)
 
 
 def test_more_ids_than_a_receipt_may_hold_are_told_in_several_that_are_numbered_in_order() -> None:
     owed = [Owed(seq, 1, body(seq)) for seq in range(1, RECEIPT_IDS_MAX + 3)]
-    posts = delivered_posts("bob", owed, NOW_MS)
+    posts = delivered_posts("bob", owed, NOW_MS, b"g" * 8)
     assert [post.cid for post in posts] == [RECEIPT_IDS_MAX, RECEIPT_IDS_MAX + 2]
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from protocol.errors import ERRORS, Code
-from protocol.messages import Accepted, Deliver, Error, Receipt, Send, Welcome
-from protocol.wire import SECRET_BYTES_MAX, Scheme, Status
+from protocol.messages import Accepted, Ack, Deliver, Error, Receipt, Send, Welcome
+from protocol.wire import SECRET_BYTES_MAX, Flag, Scheme, Status
 from tests.faults.house import LEEWAY_S, House
 from tests.faults.raw_client import connected, session
 
@@ -215,6 +215,22 @@ async def test_a_deleted_user_is_thrown_out_and_stays_out(house: House) -> None:
         assert (await sender.next(Receipt)).reason == Code.NO_SUCH_USER
     with pytest.raises(subprocess.CalledProcessError):
         await ctl(house, "queue", user)
+
+
+async def test_a_user_that_was_added_anew_gives_receipts_from_the_first_message_on(house: House) -> None:
+    user, ann = house.new_name("back"), house.new_name("ann")
+    async with session(house.port, ann, house.mint.token(ann)) as sender:
+        for cid in (1, 2):
+            password = await asyncio.to_thread(house.server.add_user, user)
+            async with connected(house.port) as receiver:
+                await receiver.hello(user, password, scheme=Scheme.PASSWORD)
+                await sender.send(Send(cid, Flag.RECEIPT, user, b"seq 1 again"))
+                assert (await receiver.next(Deliver)).ref == 1
+                await receiver.send(Ack(1, 0))
+                receipt = await sender.next(Receipt)
+                assert (receipt.peer, receipt.status) == (user, Status.DELIVERED)
+                assert int.from_bytes(receipt.ids[0][-7:], "big") == cid
+            await ctl(house, "user", "del", user)
 
 
 async def test_a_user_that_was_added_anew_finds_an_empty_queue(house: House) -> None:

@@ -4,11 +4,11 @@
 -- KEYS  1 m  2 q  3 c  4 t
 -- ARGV  1 device ("" = none: only what is owed)  2 seq  3 settled  4 owed_max  5 owed bytes_max  6 now_ms
 --       7 after how many ms a device counts as seen again
--- Gives seq, entry, seq, entry, …
+-- Gives generation, seq, entry, seq, entry, …; nothing when nothing is owed.
 local device = ARGV[1]
 local was = device ~= '' and redis.call('HGET', KEYS[3], device)
 if device ~= '' and not was then return {} end
-local meta = redis.call('HMGET', KEYS[1], 'f', 'd', 'w', 'b')
+local meta = redis.call('HMGET', KEYS[1], 'f', 'd', 'w', 'b', 'g')
 if not meta[1] then return {} end
 local floor, done, receipts, bytes = number(meta[1]), number(meta[2]), number(meta[3]), number(meta[4])
 local head = floor + redis.call('LLEN', KEYS[2])
@@ -47,4 +47,5 @@ if devices > 0 then floor, bytes = trim(KEYS[2], floor, head, bytes, math.min(lo
 if done ~= number(meta[2]) or floor ~= kept_from then
   redis.call('HSET', KEYS[1], 'f', floor, 'd', done, 'w', math.max(receipts, 0), 'b', bytes)
 end
+if #owed > 0 then table.insert(owed, 1, meta[5] or '') end
 return owed
