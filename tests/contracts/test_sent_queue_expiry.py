@@ -77,6 +77,14 @@ async def test_a_message_that_was_delivered_to_one_device_is_not_told_expired_as
     assert [(item.seq, item.flags) for item in await bob.expired("bob", NOW + 1, 10)] == [(1, 0)]
 
 
+async def test_an_ack_from_before_what_expired_at_the_front_owes_nothing_of_what_stands_behind(bob: SentQueue) -> None:
+    await save(bob, [*letters(1, 3, expires_ms=NOW + 1), *letters(4, 6, flags=Flag.RECEIPT)])
+    await bob.bury("bob", [1, 2, 3], GONE, NOW + 1)
+    assert await ack(bob, "phone", 1) == []
+    assert await floor(bob) == 3
+    assert [item.seq for item in await ack(bob, "phone", 5)] == [4, 5]
+
+
 async def test_a_sweep_finds_the_receipts_that_a_crash_left_owed(bob: SentQueue) -> None:
     await save(bob, letters(1, 2, flags=Flag.RECEIPT))
     assert len(await ack(bob, "phone", 2)) == 2  # and then the broker died

@@ -107,7 +107,7 @@ class Queue:
         """What a device has and whose sender is to be told."""
         return [
             Owed(seq, item.flags, item.body)
-            for seq, item in enumerate(self.entries[: self.furthest - self.floor], self.floor + 1)
+            for seq, item in enumerate(self.entries[: max(0, self.furthest - self.floor)], self.floor + 1)
             if seq > self.delivered and _asks(item)
         ][:_OWED_MAX]
 
