@@ -125,14 +125,14 @@ async def test_a_new_device_of_which_nobody_told_us_is_learnt_of_at_the_next_pin
 
 
 async def test_those_who_leave_one_after_the_other_are_each_seen_off_once(room: NodeRoom) -> None:
-    lines = [await room.log_in(f"user{number}") for number in range(30)]
+    lines = [await room.log_in(f"user{number}") for number in range(50)]
     for turns, line in enumerate(lines):
         line.hang_up()
-        for _ in range(turns % 7):
+        for _ in range(turns % 11):
             await asyncio.sleep(0)
 
     async def is_empty() -> bool:
-        return not any([await room.real_register.seats([f"user{number}"]) != [[]] for number in range(30)])
+        return not any([await room.real_register.seats([f"user{number}"]) != [[]] for number in range(50)])
 
     await until(is_empty)
 
