@@ -64,6 +64,7 @@ class Session:
         self.generation = b""  # of the queue that this session counts in
         self.unaccepted = 0
         self.last_cid = 0  # the largest cid taken in this session
+        self._news = 0  # cids that were the largest yet
         self.accepted_cid = 0
         self._gate = gate
         self._limits: Limits = conn.limits
@@ -162,8 +163,10 @@ class Session:
     def _may_post(self, cid: int, to: str) -> bool:
         if len(self._refused) > REFUSED_MAX:
             return False  # this session ends
-        if cid > self.last_cid:
+        is_new = cid > self.last_cid
+        if is_new:
             self.last_cid = cid
+            self._news += 1
         elif cid not in self._refused:
             self._refuse(cid, Code.BAD_CID, f"cid {cid} after {self.last_cid}")
             return False
@@ -179,7 +182,8 @@ class Session:
             self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
         else:
             self._refused.discard(cid)
-            if not self.full.has(to, self._now_s):
+            # What an earlier session took without an answer comes first, and may not be refused: no more than it held
+            if not (is_new and self._news > self._limits.unaccepted_max and self.full.has(to, self._now_s)):
                 return True
             self._refuse(cid, Code.QUEUE_FULL, "")
         return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
 from chatd.full import HINT_S
 from chatd.session import IN_FLIGHT_MAX, ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH, SHARE_MIN
 from protocol.errors import Code
 from protocol.messages import Send
-from protocol.wire import Limits, Processed
+from protocol.wire import UNACCEPTED_MAX, Limits, Processed
 from tests.core.peers import NOW_S
 from tests.core.session_rig import error, opened_rig
 
@@ -124,9 +126,18 @@ def test_who_is_not_read_is_not_taken_for_silent() -> None:
 
 def test_a_receiver_whose_queue_was_full_a_moment_ago_is_refused_at_once_and_then_tried_again() -> None:
     rig = opened_rig()
-    rig.session.full.note("bob", NOW_S)
-    [effect] = rig.say(Send(1, 0, "bob", b"", None), Send(2, 0, "cat", b"", None))
+    cids = itertools.count(1)
+    for _ in range(
+        UNACCEPTED_MAX
+    ):  # so many may have been taken by an earlier session: they are never refused for this
+        rig.session.full.note("bob", NOW_S)
+        rig.say(Send(cid := next(cids), 0, "bob", b"", None))
+        rig.session.accepted([cid])
+    rig.session.take_effects()
+    rig.heard()
+    full, other, again = (next(cids) for _ in range(3))
+    [effect] = rig.say(Send(full, 0, "bob", b"", None), Send(other, 0, "cat", b"", None))
     assert isinstance(effect, PostEntry)
-    assert effect.cid == 2
-    assert rig.heard() == [error(1, Code.QUEUE_FULL)]
-    assert [cid for cid, _ in posted(rig.say(Send(3, 0, "bob", b"", None), after_s=HINT_S))] == [3]
+    assert effect.cid == other
+    assert rig.heard() == [error(full, Code.QUEUE_FULL)]
+    assert [cid for cid, _ in posted(rig.say(Send(again, 0, "bob", b"", None), after_s=HINT_S))] == [again]
