@@ -84,7 +84,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
 @pytest.mark.timeout(1500)
 async def test_f06_all_four_die_at_once_and_heal_in_whatever_order_they_come_back(whole: Whole) -> None:
     [node] = whole.town.nodes
-    for order in some(ORDERS, 2):
+    for order in some(ORDERS, 1):
         print("order:", *order)
         async with talking(node, node) as talk:
             talk.s_max = SPOKEN_S_MAX

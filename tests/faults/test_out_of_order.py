@@ -17,7 +17,7 @@ from tests.faults.talk import talking
 from tests.rabbit_links import linked_rabbit
 
 BATCHES = [b"%d" % number for number in range(1, 11)]
-KILLS = 4
+KILLS = 3
 
 
 @pytest.mark.parametrize(("finished", "acked"), [((2, 4, 6), 0), ((1, 2, 3, 5, 9), 3), ((3, 2, 1), 3), ((10, 9), 0)])
