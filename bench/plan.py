@@ -56,7 +56,7 @@ CORE: Final = (
     Scenario("amqp at 1000", "amqp_latency", "cluster", rate=1000),
 )
 
-QUICK: Final = tuple(replace(scenario, warmup_s=1.0, seconds=4.0) for scenario in CORE)
+QUICK: Final = tuple(replace(scenario, warmup_s=1.0, seconds=3.5) for scenario in CORE)
 _MODES: Final[tuple[Servers, ...]] = ("embedded", "cluster")
 _WITH_FLOOR: Final[tuple[Servers, ...]] = ("relay", *_MODES)
 
