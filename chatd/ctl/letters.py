@@ -60,7 +60,9 @@ def list_letters(config: ChatConfig, options: argparse.Namespace) -> None:
     else:
         for row in rows:
             shard = row["shard"] if row["shard"] >= 0 else "?"
-            posts = f"{row['posts']} posts" if row["posts"] is not None else "undecodable"
+            posts = (
+                "undecodable" if row["posts"] is None else "1 post" if row["posts"] == 1 else f"{row['posts']} posts"
+            )
             say(f"{row['letter']}  shard {shard}  {utc(row['at_ms'])}  {row['bytes']} bytes  {posts}  {row['reason']}")
         if not rows:
             hint("there are no dead letters")

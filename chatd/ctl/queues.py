@@ -13,7 +13,7 @@ from brokerd.ports import Page, QueueStatus, SentQueue
 from chatd.config import ChatConfig
 from chatd.ctl import Refused, say
 from chatd.ctl.entries import Known, known, trouble
-from chatd.ctl.times import span, utc
+from chatd.ctl.times import span, times, utc
 from chatd.stores import open_store
 from protocol.names import is_name
 
@@ -79,7 +79,7 @@ def _lines(user: str, status: QueueStatus, entries: list[dict[str, Any]], now_ms
         line = f"  {device}: acknowledged up to {cursor}, {max(status.head - cursor, 0)} to come"
         if device in status.troubles:
             reason, at_ms, attempts = trouble(status.troubles[device])
-            line += f"; stopped {attempts} times, last with {reason} at {utc(at_ms)}"
+            line += f"; stopped {times(attempts)}, last with {reason} at {utc(at_ms)}"
         yield line
     for entry in entries:
         yield "  " + _entry_line(entry, now_ms)

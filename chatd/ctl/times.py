@@ -18,6 +18,11 @@ def utc(at_ms: int) -> str:
         return f"{at_ms} ms"
 
 
+def times(count: int) -> str:
+    """once, 2 times."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def span(length_ms: int) -> str:
     """3 min, 2 d; under a second: 120 ms."""
     length_s = abs(length_ms) // 1000

@@ -15,7 +15,7 @@ from chatd.config import ChatConfig
 from chatd.ctl import Refused, say
 from chatd.ctl.entries import code_name, known, trouble
 from chatd.ctl.letters import letters_with
-from chatd.ctl.times import span, utc
+from chatd.ctl.times import span, times, utc
 from chatd.ctl.verdicts import Facts, Place, judge, notes, told
 from chatd.stores import open_records, open_store
 from protocol.names import NAME_ALLOWED, is_name
@@ -126,7 +126,7 @@ def _stopped(status: QueueStatus | None, device: str) -> str:
     if status is None or device not in status.troubles:
         return ""
     reason, at_ms, attempts = trouble(status.troubles[device])
-    return f"; stopped {attempts} times, last with {reason} at {utc(at_ms)}"
+    return f"; stopped {times(attempts)}, last with {reason} at {utc(at_ms)}"
 
 
 def _as_json(id_: bytes, facts: Facts, status: QueueStatus | None, more: list[str]) -> dict[str, Any]:
