@@ -10,7 +10,7 @@ from bench.transports import Transport
 Work = Literal["throughput", "latency", "offline", "logins", "idle", "amqp_throughput", "amqp_latency"]
 Servers = Literal[
     "relay", "embedded", "embedded-tls", "cluster", "cluster-tls", "cluster-everysec", "cluster-classic",
-    "mosquitto", "nats",
+    "mosquitto", "nats", "socketio",
 ]  # fmt: skip
 
 WARMUP_S: Final = 2.0
@@ -38,7 +38,7 @@ class Scenario:
 
 # Servers that run at the same time, so that repeats of their scenarios can be interleaved; the others stay idle.
 TOGETHER: Final[tuple[tuple[Servers, ...], ...]] = (
-    ("relay", "embedded", "cluster", "mosquitto", "nats"),
+    ("relay", "embedded", "cluster", "mosquitto", "nats", "socketio"),
     ("embedded-tls", "cluster-tls"),
     ("cluster-everysec",),
     ("cluster-classic",),
@@ -131,8 +131,9 @@ PROMISES: Final[dict[Servers, str]] = {
     "cluster-classic": "in a classic queue: written, not fsynced",
     "mosquitto": "in memory, saved every 30 minutes",
     "nats": "written to a file, not fsynced for each message",
+    "socketio": "published to Redis, not stored",
 }
-PEER_SERVERS: Final[tuple[Servers, ...]] = ("mosquitto", "nats")
+PEER_SERVERS: Final[tuple[Servers, ...]] = ("mosquitto", "nats", "socketio")
 PEERS: Final = tuple(
     scenario
     for servers in (*_WITH_FLOOR, *PEER_SERVERS)

@@ -16,6 +16,7 @@ from bench.cluster import Cluster
 from bench.crowd import Target
 from bench.peers.mqtt import mosquitto
 from bench.peers.nats import nats
+from bench.peers.socketio import socketio_servers
 from bench.plan import Servers
 from bench.processes import Chatd, end_with_parent
 from bench.servers import Fsync, RedisServer, free_port
@@ -30,6 +31,7 @@ _LIMITS: Final = {
     "CHATD_LIMITS_CONNECTIONS_PER_ADDRESS_MAX": str(SESSIONS_MAX),
 }
 _CLASSIC: Final = ("bench.inside.classic_chatd", "bench.inside.classic_brokerd")
+_PEERS: Final = {"mosquitto": mosquitto, "nats": nats, "socketio": socketio_servers}
 
 
 @contextmanager
@@ -41,11 +43,8 @@ def opened(servers: Servers, folder: Path, *, nodes: int = NODES, brokers: int =
         if servers == "relay":
             with _relay() as target:
                 yield target
-        elif servers == "mosquitto":
-            with mosquitto(home) as target:
-                yield target
-        elif servers == "nats":
-            with nats(home) as target:
+        elif servers in _PEERS:
+            with _PEERS[servers](home) as target:
                 yield target
         elif servers in ("embedded", "embedded-tls"):
             with _embedded(home, servers.endswith("-tls")) as target:
