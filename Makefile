@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling sim services browser clean
+.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -91,6 +91,9 @@ durability: $(READY) services ## what appendfsync and WAIT cost on the same mach
 faults-long: $(READY) services ## the fault tests in full: every crash point, all 24 orders of a restart, and chaos; POWER=1 (root) cuts the power in it too
 	FAULTS=long $(BIN)/python -m pytest -q tests/faults -k "test_f" --timeout 1800
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) $(if $(SEED),--seed $(SEED)) $(if $(POWER),--power)
+
+overload: $(READY) services ## every overload at full size, and who suffers: a table; exit status 1 when a bound is broken; ONLY=… some of them
+	@$(BIN)/python -m tests.overload $(if $(ONLY),--only $(ONLY))
 
 sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by seed; SEED=… repeats one, SEEDS=… more of them
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))

