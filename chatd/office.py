@@ -73,6 +73,9 @@ class Office:
             board.postbox.post(_Sender(done), effect)
             board.wake()
             await done
+        except Refusal as refusal:
+            board.tracer.refused_id(id_, request.to, int(refusal.code), "HTTP")
+            raise
         finally:
             self._sending -= 1
         return id_

@@ -80,7 +80,11 @@ class NodeTracer:
         if not self._buffer.is_full:
             session = line.session
             tag = device_tag(session.user, session.device)
-            self._note(message_id(tag, cid), HopKind.REFUSED, "", "", code=int(code), detail=f"session {session.id}")
+            self.refused_id(message_id(tag, cid), "", int(code), f"session {session.id}")
+
+    def refused_id(self, id_: bytes, user: str, code: int, detail: str) -> None:
+        """The same, of a message whose id and receiver are known."""
+        self._note(id_, HopKind.REFUSED, user, "", code=code, detail=detail)
 
     # --- on its way out
 

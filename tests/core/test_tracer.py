@@ -15,11 +15,15 @@ from brokerd.route import plan, route
 from brokerd.support_ports import Hop, HopKind
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
+from chatd.metrics import Metrics
+from chatd.office import Office
+from chatd.ports import Refusal, SendRequest
 from chatd.tracer import NodeTracer
 from protocol.envelope import EntryPost, ParcelKind, TraceParcel
+from protocol.errors import Code
 from protocol.messages import Ack
-from protocol.names import device_tag, message_id
-from protocol.wire import Type
+from protocol.names import device_tag, keyed_message_id, message_id
+from protocol.wire import Processed, Type
 from tests.core.back_room import entry, until
 from tests.core.node_room import framed, node_room
 from tests.core.peers import NOW_MS
@@ -146,6 +150,20 @@ async def test_what_is_written_and_not_acknowledged_is_watched_up_to_a_bound(
         await until(lambda: not room.board.lines)
 
 
+async def test_what_was_refused_is_noted_though_it_is_not_in_the_sample(tmp_path: Path) -> None:
+    async with node_room(tmp_path) as room:
+        hops = buffer()
+        room.board.tracer = NodeTracer("n1", Sample(0), hops, lambda: NOW_MS)
+        ann = await room.log_in()
+        ann.line.refused(5, Code.BUSY, Processed.NO, 1000)
+        office = Office(room.board, Metrics({}), dict)
+        room.board.postbox.post = lambda by, effect: by.refused(0, Code.BUSY, Processed.NO, 1000)  # type: ignore[method-assign]
+        with pytest.raises(Refusal):
+            await office.send(SendRequest("shop", "bob", b"hush", "order 7", 0, None))
+        assert waiting(hops) == [(HopKind.REFUSED, 0)] * 2
+        assert [hop.id for hop in hops._waiting] == [message_id(TAG, 5), keyed_message_id("shop", "order 7")]
+
+
 async def test_what_is_read_from_the_backlog_is_noted_and_what_was_handed_too_early_is_not(tmp_path: Path) -> None:
     async with node_room(tmp_path) as room:
         hops = buffer()
@@ -153,6 +171,7 @@ async def test_what_is_read_from_the_backlog_is_noted_and_what_was_handed_too_ea
         await room.real_store.open("ann", "laptop", b"g" * 8, NOW_MS)
         await room.save(1, 2)
         await room.log_in()
+        await until(lambda: len(waiting(hops)) >= 2)
         assert waiting(hops) == [(HopKind.WRITTEN, 1), (HopKind.WRITTEN, 2)]
         room.hand(TraceParcel(ParcelKind.TRACE, "ann", 5, message_id(TAG, 5)))  # its frames were lost on the way
         assert len(waiting(hops)) == 2
