@@ -258,6 +258,12 @@ async def test_a_receipt_is_owed_until_it_is_settled_and_nothing_leaves_before(b
     assert await ack(bob, "phone", 3) == []
 
 
+async def test_what_is_owed_names_the_generation_that_its_seqs_count_in(bob: SentQueue) -> None:
+    await save(bob, letters(1, 1, flags=Flag.RECEIPT))
+    [answer] = await bob.acknowledge([Ack("bob", "phone", 1, 0)], NOW)
+    assert (len(answer.owed), answer.generation) == (1, GEN)
+
+
 async def test_what_was_settled_in_part_is_owed_from_there_on(bob: SentQueue) -> None:
     await save(bob, letters(1, 4, flags=Flag.RECEIPT))
     assert [item.seq for item in await ack(bob, "phone", 4, settled=0)] == [1, 2, 3, 4]

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from protocol.client_core import Fate, Incoming, Mark, Outgoing, Take, fate_of
+from protocol.client_link import LATE_LOGIN_S_MAX
 from protocol.connection import ClientConnection, Closing
 from protocol.errors import ERRORS, Code
 from protocol.messages import (
@@ -50,6 +51,7 @@ class Device:
         self.pipe: Pipe | None = None
         self._conn: ClientConnection | None = None
         self._hello_ref = 0
+        self._given_up_s: float | None = None  # when we last gave up a login
         self._welcome_s = 0.0
         self._held_until_s = 0.0  # told BUSY: nothing leaves before
         self._ack_due = False
@@ -92,6 +94,8 @@ class Device:
     def lost(self, pipe: Pipe) -> None:
         """The connection is gone: again, after a while."""
         if pipe is self.pipe:
+            if not self.is_in:
+                self._given_up_s = self._loop.time()
             self._forget()
             back_s = self._loop.time() + 0.1 + self.random.random() * 0.5
             self._loop.call_at(back_s, self.connect)
@@ -214,11 +218,16 @@ class Device:
             else:
                 raise Broken(f"{self.name} was told {code.name} {error.detail}", message_id(self.tag, error.ref))
         elif ERRORS[code].closes and (ERRORS[code].retry or code == Code.REPLACED):
-            if code == Code.REPLACED:
+            if code == Code.REPLACED and not self._is_own_work():
                 self._world.replaced(self)
             self._drop(pipe, f"{code.name} {error.detail}")
         else:
             raise Broken(f"{self.name} was told {code.name} of {error.ref}: {error.detail}")
+
+    def _is_own_work(self) -> bool:
+        """Whether a login of ours replaced us: one that we gave up, and that was carried out late. It counts once."""
+        given_up_s, self._given_up_s = self._given_up_s, None
+        return given_up_s is not None and self._loop.time() - given_up_s < LATE_LOGIN_S_MAX
 
     def _busy(self, error: Error) -> None:
         self._ledger.note(message_id(self.tag, error.ref), f"refused for now: {error.detail}")

@@ -168,7 +168,7 @@ def delivered_is_told_when_it_is_saved() -> None:
                 for entry, seq in zip(entries, answer.results, strict=True)
                 if seq > 0 and entry.type == Type.DELIVER and entry.flags & Flag.RECEIPT
             ]
-            self._tasks.create_task(self._post_all(delivered_posts(user, owed, now_ms)))
+            self._tasks.create_task(self._post_all(delivered_posts(user, owed, now_ms, b"")))
         return answers
 
     Broker._append = _append  # type: ignore[method-assign]

@@ -214,7 +214,10 @@ class Store(Register):
     # --- what is acknowledged and read
 
     def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
-        return [Acked(self._acknowledge(ack, now_ms)) for ack in acks]
+        return [
+            Acked(self._acknowledge(ack, now_ms), self.queues[ack.user].generation if ack.user in self.queues else b"")
+            for ack in acks
+        ]
 
     def _acknowledge(self, ack: Ack, now_ms: int) -> list[Owed]:
         queue = self.queues.get(ack.user)

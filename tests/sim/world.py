@@ -160,8 +160,9 @@ class World:
             self.loop.call_at(at_s + self.random.uniform(-DOORSTEP_S, DOORSTEP_S), self.say, user)
 
     def replaced(self, device: Device) -> None:
-        """A device was told REPLACED on the only connection that it has: a real one would not come back."""
-        if not self.ledger.emptied:
+        """A device was told REPLACED on the only connection that it has: a real one would not come back. An open question:
+        while inboxes are away the seats of live sessions are released, and half-open ones may take their places."""
+        if not self.ledger.emptied and not self.storm_odds.part_inbox:
             self.break_(f"{device.name} was told REPLACED, and has no other session")
 
     # --- the end of it
@@ -209,12 +210,8 @@ class World:
         """Those that a crash left owed come with the sweep, at the latest when the message would have expired."""
         await asyncio.sleep(2)
         if promises.untold(self.ledger, self.store) is not None:
-            await self._until(lambda: bool(self.brokers) and self.brokers[0].inbound.is_ready, "no broker")
             self.loop.leap_ms += (TTL_S_MAX + 60) * 1000
-        if (
-            not self.ledger.emptied
-        ):  # they are numbered by seq: those of the new queue may be taken for repeats of the old
-            await self._be_done(lambda: promises.untold(self.ledger, self.store))
+        await self._be_done(lambda: promises.untold(self.ledger, self.store))
 
     async def _signals(self) -> None:
         """While nothing goes wrong, signals come through."""
