@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Any, Final, NamedTuple
 
+from bench import throughput
 from bench.crowd import Crowd, Target, join_all
 from bench.meter import Meter, own_cpu_us, server_cpu_us
 from bench.pace import wait_until
@@ -14,11 +15,23 @@ from bench.plan import Scenario
 from bench.swarm import Peer, Receiver, Sender
 from protocol.names import shard_of
 
+EACH_WAITING: Final = 5000  # messages, for one absent user: half of what a queue takes
+WINDOW_FILLING: Final = 256
 SHARDS: Final = 8  # the servers' default
-WAIT_S_MAX: Final = 60.0
+WAIT_S_MAX: Final = 180.0
 
 
-async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
+class Stored(NamedTuple):
+    """What was sent to users who are absent, and how long it took until it was accepted and stored."""
+
+    senders: list[Sender]
+    absent: list[Receiver]
+    accepted_s: float
+    stored_s: float
+    processes: dict[str, dict[str, float]]
+
+
+async def fill(plan: Scenario, target: Target, names: str) -> Stored:
     """`plan.count` messages in all. Stored means: a fence that was sent behind them came through each shard."""
     senders, absent = _crowd(plan, target, names)
     visits = [Peer(receiver.user, target.token(receiver.user)) for receiver in absent]
@@ -38,8 +51,15 @@ async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
         fence.send(1)
     await wait_until(lambda: all(guard.delivered for guard in guards), WAIT_S_MAX)
     stored_s = time.monotonic() - start_s
-    storing = meter.stop(plan.count)
+    processes = meter.stop(plan.count)
+    for peer in (*guards, *(fence for fence, _ in fences)):
+        peer.close()
+    return Stored(senders, absent, accepted_s, stored_s, processes)
 
+
+async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
+    """Fill, then everybody logs in and drains."""
+    senders, absent, accepted_s, stored_s, storing = await fill(plan, target, names)
     meter, start_s = Meter(target.pids), time.monotonic()
     meter.start()
     await join_all(absent, target.doors[-1], plan.transport)
@@ -50,8 +70,6 @@ async def run(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
     draining = meter.stop(plan.count)
     verdict = crowd.judge()
     crowd.close()
-    for peer in (*guards, *(fence for fence, _ in fences)):
-        peer.close()
     return {
         "count": plan.count,
         "accepted_per_s": round(plan.count / accepted_s, 1),
@@ -91,3 +109,13 @@ def _fences(plan: Scenario, target: Target, names: str) -> list[tuple[Sender, Re
         fence = Sender(user, target.token(user), to, plan.payload_bytes, 1, int(time.time() * 1e6))
         made.append((fence, Receiver(to, target.token(to), plan.payload_bytes)))
     return made
+
+
+async def laden(plan: Scenario, target: Target, names: str) -> dict[str, Any]:
+    """Throughput on servers where `plan.count` messages wait for others: what others have must not cost those who are here."""
+    others = replace(plan, pairs=max(1, plan.count // EACH_WAITING), window=WINDOW_FILLING)
+    filled = await fill(others, target, f"{names}o")
+    for sender in filled.senders:
+        sender.close()
+    result = await throughput.run(plan, target, names)
+    return {"waiting": plan.count, "stored_per_s": round(plan.count / filled.stored_s, 1), **result}

@@ -159,7 +159,7 @@ def _crowd_table(chosen: Sequence[Scenario], plan: Sequence[Scenario], results: 
 
 
 _TABLES: Final = (
-    (("throughput", "amqp_throughput"), _throughput_table),
+    (("throughput", "laden", "amqp_throughput"), _throughput_table),
     (("latency", "amqp_latency"), _latency_table),
     (("offline", "logins", "idle"), _crowd_table),
 )

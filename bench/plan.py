@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from bench.transports import Transport
 
-Work = Literal["throughput", "latency", "offline", "logins", "idle", "amqp_throughput", "amqp_latency"]
+Work = Literal["throughput", "latency", "offline", "laden", "logins", "idle", "amqp_throughput", "amqp_latency"]
 Servers = Literal[
     "relay", "embedded", "embedded-tls", "cluster", "cluster-tls", "cluster-everysec", "cluster-classic",
     "mosquitto", "nats", "socketio",
@@ -29,7 +29,7 @@ class Scenario:
     payload_bytes: int = 100
     transport: Transport = "tcp"
     rate: float = 0.0  # messages a second over all pairs (latency)
-    count: int = 0  # messages (offline), logins, or sessions (idle)
+    count: int = 0  # messages (offline, laden), logins, or sessions (idle)
     warmup_s: float = WARMUP_S  # dropped
     seconds: float = 8.0  # measured
     held_awake: bool = True  # latency: keep the processor out of idle states, where permitted
@@ -101,6 +101,7 @@ def _crowds() -> list[Scenario]:
         made += [
             Scenario(f"{mode}, to absent users", "offline", mode, count=50_000),
             Scenario(f"{mode}, logins", "logins", mode, count=10_000),
+            Scenario(f"{mode}, 1000000 waiting for others", "laden", mode, count=1_000_000, seconds=6, fresh=True),
             Scenario(f"{mode}, 10 devices", "throughput", mode, pairs=1, devices=10, seconds=6),
         ]
         made += [

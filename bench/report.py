@@ -71,7 +71,9 @@ Draw = Callable[[Axes, Scenarios], None]
 
 
 def _plots(scenarios: Scenarios) -> list[tuple[str, str, Draw, Scenarios]]:
-    through = [one for one in scenarios if one["plan"]["work"] == "throughput" and one["plan"]["devices"] == 1]
+    through = [
+        one for one in scenarios if one["plan"]["work"] in ("throughput", "laden") and one["plan"]["devices"] == 1
+    ]
     plain = [one for one in through if one["plan"]["transport"] == "tcp" and one["plan"]["payload_bytes"] == 100]
     usual = [one for one in plain if one["plan"]["servers"] in ("relay", "embedded", "cluster")]
     slow = [one for one in scenarios if one["plan"]["work"] in ("latency", "amqp_latency")]

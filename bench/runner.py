@@ -34,6 +34,7 @@ _WORKS: Final = {
     "throughput": throughput.run,
     "latency": latency.run,
     "offline": offline.run,
+    "laden": offline.laden,
     "logins": logins.storm,
     "idle": logins.idle,
 }
@@ -122,7 +123,7 @@ def _start_s(servers: Servers) -> float:
 
 
 def _work_s(scenario: Scenario) -> float:
-    counted = scenario.count / 2000
+    counted = scenario.count / (20_000 if scenario.work in ("offline", "laden") else 2000)
     return (
         OVERHEAD_S + counted + (0 if scenario.work in ("offline", "logins") else scenario.warmup_s + scenario.seconds)
     )
