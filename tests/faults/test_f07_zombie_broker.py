@@ -10,13 +10,14 @@ import signal
 import pytest
 
 from bench.cluster import Cluster
-from tests.faults.frozen import frozen, taken_for_dead
+from tests.faults.frozen import frozen, heartbeats_over, taken_for_dead
+from tests.faults.sampling import IS_LONG
 from tests.faults.talk import talking
 
 LINES = 40
 TAKEN_S_MAX = 30.0
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(600 if IS_LONG else 150)
 
 
 async def test_f07_a_brokerd_that_comes_back_from_the_dead_does_no_harm(cluster: Cluster) -> None:
@@ -32,7 +33,7 @@ async def test_f07_a_brokerd_that_comes_back_from_the_dead_does_no_harm(cluster:
             finally:
                 os.kill(cluster.redis.pid, signal.SIGCONT)  # now they are carried out, and the answers wait for it
             async with frozen(broker):
-                await taken_for_dead(cluster.rabbit, broker.env["BROKERD_NAME"])
+                await (heartbeats_over if IS_LONG else taken_for_dead)(cluster.rabbit, broker.env["BROKERD_NAME"])
                 await talk.say(LINES)
                 await talk.wait_all_heard()
             await talk.say(LINES)

@@ -12,18 +12,19 @@ from bench.cluster import Cluster
 from bench.tokens import Mint
 from protocol.errors import Code
 from protocol.messages import Accepted, Deliver, Error, Ping, Pong, Send
-from tests.faults.frozen import frozen, lease_over, taken_for_dead
+from tests.faults.frozen import frozen, heartbeats_over, lease_over, taken_for_dead
 from tests.faults.raw_client import RawClient, session
+from tests.faults.sampling import IS_LONG
+
+HOW = ["its links stand", "RabbitMQ took it for dead", *(["its heartbeats ended"] if IS_LONG else [])]
 
 pytestmark = pytest.mark.timeout(150)
 
 
-@pytest.mark.parametrize("is_dropped", [False, True], ids=["its links stand", "RabbitMQ took it for dead"])
-async def test_f08_the_newer_session_of_a_frozen_node_stays_and_the_older_is_fenced(
-    cluster: Cluster, is_dropped: bool
-) -> None:
+@pytest.mark.parametrize("how", HOW)
+async def test_f08_the_newer_session_of_a_frozen_node_stays_and_the_older_is_fenced(cluster: Cluster, how: str) -> None:
     old, new = cluster.nodes
-    mint, tag = Mint(old.data_dir), "d" if is_dropped else "s"
+    mint, tag = Mint(old.data_dir), HOW.index(how)
     ann, bob, cat = (f"f08{name}-{tag}" for name in ("ann", "bob", "cat"))
 
     async with (
@@ -34,8 +35,10 @@ async def test_f08_the_newer_session_of_a_frozen_node_stays_and_the_older_is_fen
     ):
         async with frozen(old):
             await say(sender, 1, (bob, cat), b"early")  # handed over while its lease stood: it waits in its socket
-            if is_dropped:
+            if how == "RabbitMQ took it for dead":
                 await taken_for_dead(cluster.rabbit, old.env["CHATD_NODE"])
+            elif how == "its heartbeats ended":
+                await heartbeats_over(cluster.rabbit, old.env["CHATD_NODE"])
             await lease_over(cluster.redis, old)
             newer = await later.enter_async_context(session(new.tcp_port, bob, mint.token(bob)))
             await say(sender, 3, (bob, cat), b"late")
