@@ -48,11 +48,13 @@ class ChatMachine(Machine):
 
     def make_cluster(self) -> None:
         """Two chatd and two brokerd with the machine's own Redis (which asks for a password) and RabbitMQ."""
-        self.write("/etc/redis/more.conf", f"requirepass {self.password}\nappendonly yes\nappendfsync always\n", "644")
+        self.write(
+            "/etc/redis/chat-test.conf", f"requirepass {self.password}\nappendonly yes\nappendfsync always\n", "644"
+        )
         self.run(
             "sh",
             "-c",
-            "grep -q more.conf /etc/redis/redis.conf || echo include /etc/redis/more.conf >> /etc/redis/redis.conf",
+            "grep -q chat-test.conf /etc/redis/redis.conf || echo include /etc/redis/chat-test.conf >> /etc/redis/redis.conf",
         )
         self.run("systemctl", "restart", "redis-server")
         for daemon in ("chatd", "brokerd"):

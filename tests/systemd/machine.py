@@ -25,7 +25,7 @@ COMMAND_S_MAX: Final = 120.0
 POLL_S: Final = 0.05
 PACKAGES: Final = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "python3", "procps", "iproute2", "curl", "openssl",
-    "redis-server", "rabbitmq-server",
+    "redis-server", "rabbitmq-server", "python3-venv", "ca-certificates",
 )  # fmt: skip
 CLONE_NEWNET: Final = 0x40000000
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -147,15 +147,7 @@ class Machine:
 
     def inside(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run `work()` of this very process in a loop of its own, in the machine's network."""
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(self._enter_and_run, work).result()
-
-    def _enter_and_run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        with Path(f"/proc/{self.leader}/ns/net").open() as net:
-            # of this thread alone; os.setns comes with Python 3.12
-            if ctypes.CDLL(None, use_errno=True).setns(net.fileno(), CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-        return asyncio.run(work())
+        return run_in_network(self.leader, work)
 
     def wait(self, is_so: Callable[[], bool], what: str, s_max: float = 30.0) -> float:
         """Until it is so; the seconds that it took. Fails after `s_max`."""
@@ -164,6 +156,20 @@ class Machine:
             assert time.monotonic() - begin_s < s_max, f"not within {s_max} s: {what}"
             time.sleep(POLL_S)
         return time.monotonic() - begin_s
+
+
+def run_in_network(pid: int, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `work()` in a loop of its own, in the network namespace of process `pid`."""
+
+    def enter_and_run() -> T:
+        with Path(f"/proc/{pid}/ns/net").open() as net:
+            # of this thread alone; os.setns comes with Python 3.12
+            if ctypes.CDLL(None, use_errno=True).setns(net.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+        return asyncio.run(work())
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(enter_and_run).result()
 
 
 def _pids(pid: int) -> list[int]:
