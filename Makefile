@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
+.PHONY: install uninstall deb systemd-test compose-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -115,6 +115,10 @@ deb: ## a Debian package in dist/ (needs debhelper)
 SYSTEMD_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/systemd-root
 systemd-test: $(READY) deb ## as root: that package on a machine with a real systemd (debootstrap, systemd-container); kept in SYSTEMD_ROOT
 	SYSTEMD_ROOT=$(SYSTEMD_ROOT) CHATD_DEB=$(firstword $(wildcard dist/*.deb)) $(BIN)/python -m pytest -s tests/systemd/booted.py tests/systemd/booted_cluster.py
+
+DOCKER_FOLDER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/docker
+compose-test: $(READY) ## as root: build the image and bring compose.yaml up on a Docker of its own (docker.io, docker-compose), kept in DOCKER_FOLDER
+	SYSTEMD_ROOT=$(SYSTEMD_ROOT) DOCKER_FOLDER=$(DOCKER_FOLDER) $(BIN)/python -m pytest -s tests/compose/composed.py
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules

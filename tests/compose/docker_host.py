@@ -60,7 +60,8 @@ class DockerHost:
             )
         end_s = time.monotonic() + START_S_MAX
         while subprocess.run([*self.docker("version")], env=self.env(), capture_output=True).returncode:
-            assert self._process.poll() is None and time.monotonic() < end_s, self.log()
+            assert self._process.poll() is None, self.log()
+            assert time.monotonic() < end_s, self.log()
             time.sleep(0.1)
 
     def stop(self) -> None:

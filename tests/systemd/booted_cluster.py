@@ -94,7 +94,8 @@ def test_a_brokerd_starts_and_stops_without_redis_and_says_so(cluster: ChatMachi
 
 def test_the_target_stops_and_starts_all(cluster: ChatMachine) -> None:
     cluster.run("systemctl", "stop", "chat.target")
-    assert {cluster.property(unit, "ActiveState") for unit in UNITS} == {"inactive"}
+    for unit in UNITS:
+        cluster.wait(lambda: cluster.property(unit, "ActiveState") == "inactive", f"{unit} is stopped")  # noqa: B023
     cluster.run("systemctl", "start", "chat.target")
     for unit in UNITS:
         cluster.wait_active(unit)
@@ -106,7 +107,7 @@ def test_o07_a_purge_leaves_nothing(cluster: ChatMachine) -> None:
     assert cluster.run("systemctl", "list-units", "--no-legend", "--all", "chatd*", "brokerd*", "chat.target") == ""
     cluster.run("dpkg", "--purge", "chatd")
     left = cluster.run(
-        "sh", "-c", "ls -d /usr/lib/chatd /etc/chatd /etc/brokerd /var/lib/chatd /usr/bin/chat* /usr/bin/brokerd 2>/dev/null; "
+        "sh", "-c", "ls -d /usr/lib/chatd /etc/chatd /etc/brokerd /var/lib/chatd /usr/bin/chat /usr/bin/chatctl /usr/bin/chatd /usr/bin/brokerd 2>/dev/null; "
         "find /etc/systemd /lib/systemd /usr/lib/systemd /run/systemd/system -name 'chat*' -not -path '*.service.d/*' -not -name '*.service.d'; "
         "getent passwd chatd; ss -Hltn 'sport = :7400'", check=False,
     )  # fmt: skip
