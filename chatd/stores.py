@@ -56,11 +56,12 @@ async def _redis_store(config: ChatConfig, *, is_accepting: bool = False) -> Asy
 
     async def check(ask: Ask) -> None:
         try:
-            await identity.check(ask)
+            async with asyncio.timeout(REACH_S_MAX / 2):
+                await identity.check(ask)
         except StoreChanged:
             if not is_accepting:
                 raise
-        except LinkDown:
+        except (LinkDown, TimeoutError):
             return  # without RabbitMQ nobody can say: what was asked for here can still be done
 
     link = RespLink(config.redis.url, name="chatctl", check=check, wait_replicas=config.redis.wait_replicas)
