@@ -19,6 +19,8 @@ from tests.systemd.machine import make_root
 
 START_S_MAX: Final = 60.0
 IMAGES: Final = Path(__file__).parent / "images"
+BASE: Final = "chat-test-base"
+CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
 STANDS_FOR: Final = {"python": "python:3.11-slim-bookworm", "redis": "redis:7", "rabbitmq": "rabbitmq:3-management"}
 NO_NETWORK: Final = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
 # Its runtime files are its own, and it sees an /etc that it may write.
@@ -96,13 +98,13 @@ class DockerHost:
 
     def make_images(self, root: Path) -> None:
         """The images that compose.yaml names, from a Debian root, when they are not there yet."""
-        if self.run("docker", "images", "-q", STANDS_FOR["rabbitmq"]).strip():
-            return
-        make_root(root)
-        pack = f"tar -C {root} --exclude=./dev --exclude=./proc --exclude=./sys -c . | docker import - chat-test-base"
-        self.run("sh", "-c", pack, s_max=600)
-        certificates = self.folder / "images"
-        shutil.copytree(IMAGES, certificates, dirs_exist_ok=True)
+        if not self.run("docker", "images", "-q", BASE).strip():
+            make_root(root)
+            pack = f"tar -C {root} --exclude=./dev --exclude=./proc --exclude=./sys -c . | docker import - {BASE}"
+            self.run("sh", "-c", pack, s_max=600)
+        context = self.folder / "images"
+        shutil.copytree(IMAGES, context, dirs_exist_ok=True)
+        shutil.copy(CERTIFICATES, context)
         for name, image in STANDS_FOR.items():
             self.run(
                 "docker",
@@ -112,6 +114,6 @@ class DockerHost:
                 "-t",
                 image,
                 "-f",
-                str(certificates / f"{name}.Dockerfile"),
-                str(certificates),
+                str(context / f"{name}.Dockerfile"),
+                str(context),
             )
