@@ -73,7 +73,7 @@ def _slug(name: str) -> str:
 async def _sampled(program: str, pid: int, seconds: float, path: Path) -> str:
     """What went wrong, if something did."""
     words = [program, "record", "--pid", str(pid), "--duration", str(max(1, round(seconds))), "--rate", str(RATE_HZ)]
-    words += ["--format", "flamegraph", "--output", str(path)]
+    words += ["--gil", "--format", "flamegraph", "--output", str(path)]  # who waits is not sampled
     process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
     async with asyncio.timeout(seconds + END_S_MAX):
         _, said = await process.communicate()
