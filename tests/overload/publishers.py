@@ -20,8 +20,9 @@ async def noisy(site: Site, seconds: float = 10.0) -> Row:
 
 
 async def many_to_one(site: Site, seconds: float = 10.0, senders: int = 200) -> Row:
-    """All talk to one device."""
-    return await _flood(site, f"L03 {senders} senders to one device", 30, seconds=seconds, senders=senders, receivers=1)
+    """All talk to one device, each with a window as clients have it."""
+    name = f"L03 {senders} senders to one device"
+    return await _flood(site, name, 30, seconds=seconds, senders=senders, receivers=1, window=64)
 
 
 async def one_to_many(site: Site, seconds: float = 10.0, receivers: int = 1000) -> Row:
