@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import Counter
 from typing import Final, cast
 
@@ -41,6 +42,7 @@ class Peer(asyncio.Protocol):
         self.last_error: Error | None = None
         self.transport: asyncio.Transport
         self.is_writable = True
+        self.said_s = 0.0  # when HELLO (or the upgrade) left
         self._ws = ws
         self._is_upgraded = False
         self._hello = hello(user, token, device, credit)
@@ -87,6 +89,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.said_s = time.monotonic()
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)  # else megabytes are said and not yet sent
         if self._ws:
