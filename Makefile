@@ -86,6 +86,7 @@ multi: $(READY) services ## three RabbitMQ nodes, Redis with sentinels, each mac
 	$(BIN)/python -m tests.multi
 
 durability: $(READY) services ## what appendfsync and WAIT cost on the same machines: a table
+	$(BIN)/python -m tests.multi.saves
 	$(BIN)/python -m tests.multi.durability
 
 faults-long: $(READY) services ## the fault tests in full: every crash point, all 24 orders of a restart, and chaos; POWER=1 (root) cuts the power in it too

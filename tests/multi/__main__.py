@@ -62,6 +62,7 @@ async def lose_each(losses: Losses) -> Verdict:
         await losses.lose_primary()
         await losses.lose_primary()
         await losses.lose_sentinel(0)
+        await losses.lose_two_rabbits()
         await losses.freeze_primary()
         await losses.freeze_rabbit(0)
         return await losses.end()

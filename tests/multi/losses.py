@@ -23,6 +23,7 @@ DRAIN_S_MAX: Final = 120.0
 CALM_S: Final = 8.0
 FROZEN_S: Final = 15.0  # less than RabbitMQ's net_ticktime, so that the cluster stays one
 LOOK_S: Final = 0.2
+TWO_RABBITS: Final = "two RabbitMQ nodes of three"
 
 
 class Row(NamedTuple):
@@ -125,6 +126,16 @@ class Losses:
         """One RabbitMQ node dies, whoever is connected to it and whatever it leads."""
         node = self.town.rabbit.nodes[number]
         await self._lose(f"RabbitMQ node {number + 1}", node, asyncio.sleep(AWAY_S), comes_back=comes_back)
+
+    async def lose_two_rabbits(self) -> None:
+        """Two RabbitMQ nodes of three die: there is no quorum, and nothing may be accepted."""
+        begun_s = self._begin(TWO_RABBITS)
+        nodes = self.town.rabbit.nodes[:2]
+        await asyncio.gather(*(asyncio.to_thread(node.kill9) for node in nodes))
+        await asyncio.sleep(AWAY_S)
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes))
+        await self.town.wait_whole(WHOLE_S_MAX)
+        await self._finish(TWO_RABBITS, begun_s)
 
     async def freeze_rabbit(self, number: int) -> None:
         """One RabbitMQ node stands still, as behind a cut cable, and goes on later."""
