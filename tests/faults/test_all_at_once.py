@@ -15,11 +15,12 @@ from bench.rabbit_server import RabbitServer
 from bench.servers import RedisServer
 from tests.faults.crashing import talk_meanwhile
 from tests.faults.own_town import OwnTown
-from tests.faults.sampling import some
+from tests.faults.sampling import IS_LONG, some
 from tests.faults.talk import talking, wait_ready
 
 KINDS = ("redis", "rabbitmq", "chatd", "brokerd")
 ORDERS = list(itertools.permutations(KINDS))
+LONELY = [order for order in ORDERS if order[0] == "chatd"]  # a short run takes one in which somebody sees nobody
 READY_S_MAX = 60.0
 SPOKEN_S_MAX = 100.0
 
@@ -84,7 +85,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
 @pytest.mark.timeout(1500)
 async def test_f06_all_four_die_at_once_and_heal_in_whatever_order_they_come_back(whole: Whole) -> None:
     [node] = whole.town.nodes
-    for order in some(ORDERS, 1):
+    for order in ORDERS if IS_LONG else some(LONELY, 1):
         print("order:", *order)
         async with talking(node, node) as talk:
             talk.s_max = SPOKEN_S_MAX
