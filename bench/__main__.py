@@ -45,6 +45,11 @@ def main() -> int:
     parser_compare = commands.add_parser("compare", help="judge two runs by ratios, with their noise")
     parser_compare.add_argument("before", type=Path)
     parser_compare.add_argument("after", type=Path)
+    turns = commands.add_parser("versus", help="this tree against a commit, in turn, judged as by compare")
+    turns.add_argument("commit")
+    turns.add_argument("scenario", nargs="*", help="names, or beginnings of names (default: those of the figures)")
+    turns.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    turns.add_argument("--seconds", type=float, default=4.0, help="measured in each scenario (default: %(default)s)")
     flames = commands.add_parser("profile", help="a flame graph of each of our processes under load")
     flames.add_argument("--seconds", type=float, default=5.0, help="sampled (default: %(default)s)")
     commands.add_parser("stages", help="each stage of a message's walk: ns and allocations", add_help=False)
@@ -57,6 +62,11 @@ def main() -> int:
         from bench.compare import compare
 
         return compare(options.before, options.after)
+    if options.command == "versus":
+        from bench.versus import versus
+
+        names = options.scenario or [one.name for one in CORE]
+        return versus(options.commit, options.rounds, names, options.seconds)
     if options.command == "profile":
         return _profile(options)
     return _run(options)
@@ -88,15 +98,19 @@ def _one_scenario(commands: Any) -> None:
         command.add_argument("--out", type=Path, help="write the JSON there")
 
 
+def _is_wanted(name: str, wanted: Sequence[str]) -> bool:
+    """Named whole, or by a beginning that is no whole name itself."""
+    whole = {one.name for one in (*FULL, *PEERS)}
+    return any(name == word or (word not in whole and name.startswith(word)) for word in wanted)
+
+
 def _plan(options: argparse.Namespace) -> tuple[Scenario, ...]:
     if options.command == "quick":
         return QUICK
     if options.command in ("run", "peers"):
         wanted: Sequence[str] = options.scenario
         return tuple(
-            one
-            for one in (FULL if options.command == "run" else PEERS)
-            if not wanted or any(one.name.startswith(name) for name in wanted)
+            one for one in (FULL if options.command == "run" else PEERS) if not wanted or _is_wanted(one.name, wanted)
         )
     is_everysec = options.mode == "cluster" and options.fsync == "everysec"
     servers: Servers = "cluster-everysec" if is_everysec else options.mode
