@@ -51,7 +51,7 @@ def list_letters(config: ChatConfig, options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
 
     def keep(letter: DeadLetter) -> Verdict:
-        rows.append(_row(letter))
+        rows.append(row_of(letter))
         return Verdict.KEEP
 
     walked = _walk(config, keep)
@@ -82,7 +82,7 @@ def show_letter(config: ChatConfig, options: argparse.Namespace) -> None:
     if not found:
         raise Refused(f"there is no dead letter {options.letter}")
     [letter] = found
-    row = _row(letter)
+    row = row_of(letter)
     posts = _posts(letter)
     told = [_post(post) for post in posts] if posts is not None else None
     if options.json:
@@ -220,7 +220,8 @@ def _posts(letter: DeadLetter) -> list[Post] | None:
         return None
 
 
-def _row(letter: DeadLetter) -> dict[str, Any]:
+def row_of(letter: DeadLetter) -> dict[str, Any]:
+    """What the list shows of it."""
     posts = _posts(letter)
     return {
         "letter": handle(letter),

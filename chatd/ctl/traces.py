@@ -31,9 +31,9 @@ def show_trace(config: ChatConfig, options: argparse.Namespace) -> None:
     id_ = _id(options.id)
     if options.to is not None and not is_name(options.to):
         raise Refused(f"--to {options.to!r} is no user name: it is {NAME_ALLOWED}")
-    facts, status, more = asyncio.run(_find_out(config, id_, options.to))
+    facts, status, more = asyncio.run(find_out(config, id_, options.to))
     if options.json:
-        say(json.dumps(_as_json(id_, facts, status, more)))
+        say(json.dumps(as_json(id_, facts, status, more)))
     else:
         _print(id_, facts, status, more)
 
@@ -51,7 +51,7 @@ def _id(text: str) -> bytes:
 # --- finding out
 
 
-async def _find_out(config: ChatConfig, id_: bytes, to: str | None) -> tuple[Facts, QueueStatus | None, list[str]]:
+async def find_out(config: ChatConfig, id_: bytes, to: str | None) -> tuple[Facts, QueueStatus | None, list[str]]:
     """The facts, the receiver's queue, and what could not be looked at."""
     more: list[str] = []
     sample = Sample(config.traces.one_in)
@@ -129,7 +129,8 @@ def _stopped(status: QueueStatus | None, device: str) -> str:
     return f"; stopped {times(attempts)}, last with {reason} at {utc(at_ms)}"
 
 
-def _as_json(id_: bytes, facts: Facts, status: QueueStatus | None, more: list[str]) -> dict[str, Any]:
+def as_json(id_: bytes, facts: Facts, status: QueueStatus | None, more: list[str]) -> dict[str, Any]:
+    """What --json prints."""
     verdict = judge(facts)
     now: dict[str, Any] = verdict._asdict()
     if facts.place is not None:

@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.processes import Chatd
-from brokerd.tracing import ONE_IN_DEFAULT, ROUND_S, Sample
+from brokerd.support_ports import DeadLetter, Verdict
+from brokerd.tracing import ONE_IN_DEFAULT, Sample
 from chatd.config import ChatConfig, read
+from chatd.ctl.letters import row_of
+from chatd.ctl.traces import as_json, find_out
+from chatd.stores import open_dead_letters
 from protocol.messages import Accepted, Send, Welcome
 from protocol.names import device_tag, message_id
 from protocol.wire import Flag, Scheme
@@ -88,14 +92,14 @@ class Desk:
         return answer
 
     async def wait_trace(self, id_: str, is_so: Callable[[dict[str, Any]], bool], *more: str) -> dict[str, Any]:
-        """Until the trace says so: hops are seen half a second later."""
+        """Until the trace says so (hops are seen half a second later); then chatctl's own answer, which must say so too."""
         end_s = time.monotonic() + SEEN_S_MAX
-        while True:
-            await asyncio.sleep(ROUND_S)
-            answer = await asyncio.to_thread(self.trace, id_, *more)
-            if is_so(answer):
-                return answer
-            assert time.monotonic() < end_s, answer
+        while not is_so(found := as_json(bytes.fromhex(id_), *await find_out(self.config, bytes.fromhex(id_), None))):
+            assert time.monotonic() < end_s, found
+            await asyncio.sleep(0.1)
+        answer = await asyncio.to_thread(self.trace, id_, *more)
+        assert is_so(answer), answer
+        return answer
 
     def letters(self) -> list[dict[str, Any]]:
         """chatctl dead list --json."""
@@ -103,14 +107,20 @@ class Desk:
         return found
 
     async def wait_letters(self, is_so: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """Until the dead letters are so."""
+        """Until the dead letters, as the list has them, are so."""
         end_s = time.monotonic() + SEEN_S_MAX
         while True:
-            found = await asyncio.to_thread(self.letters)
+            found: list[dict[str, Any]] = []
+
+            def keep(letter: DeadLetter, found: list[dict[str, Any]] = found) -> Verdict:
+                found.append(row_of(letter))
+                return Verdict.KEEP
+
+            await open_dead_letters(self.config).walk(keep)
             if is_so(found):
                 return found
             assert time.monotonic() < end_s, found
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
 
 def kinds(answer: dict[str, Any]) -> list[str]:

@@ -44,9 +44,9 @@ class Ward(NamedTuple):
         if config.mode == "cluster":
             await _publish(config.rabbit.url, Topology(config.prefix).shard_queue(self.shard), body)
         else:  # nobody else posts there: by way of the operator's tray
-            before = {letter["letter"] for letter in self.desk.letters()}
+            before = {letter["letter"] for letter in await self.desk.wait_letters(lambda _: True)}
             await self.bury(body, "injected")
-            [name] = {letter["letter"] for letter in self.desk.letters()} - before
+            [name] = {letter["letter"] for letter in await self.desk.wait_letters(lambda _: True)} - before
             await asyncio.to_thread(self.desk.out, "dead", "requeue", name)
 
     async def bury(self, body: bytes, reason: str) -> None:
