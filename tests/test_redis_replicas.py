@@ -177,16 +177,19 @@ async def test_all_saves_of_one_turn_wait_for_the_replicas_together(pair: Pair) 
 async def test_a_server_that_comes_back_without_its_newest_entries_gives_their_seqs_to_nothing_else(
     tmp_path: Path,
 ) -> None:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
+    with RedisServer(tmp_path / "redis") as server:
+        await _lose_the_newest(server, tmp_path / "older")
+
+
+async def _lose_the_newest(server: RedisServer, older: Path) -> None:
     async with stored(server.url, 0) as (store, link):
         await store.open("bob", "phone", GEN, NOW)
         assert await append(store, 1, 3) == [1, 2, 3]
-        shutil.copytree(server.folder / "appendonlydir", tmp_path / "older")
+        shutil.copytree(server.folder / "appendonlydir", older)
         assert await append(store, 4, 5) == [4, 5]
         server.kill9()
         shutil.rmtree(server.folder / "appendonlydir")
-        shutil.copytree(tmp_path / "older", server.folder / "appendonlydir")
+        shutil.copytree(older, server.folder / "appendonlydir")
         server.start()
         await until(lambda: link.statistics()["other_servers"] == 1 and link.is_ready)
         page = await store.read("bob", 0, 100, 10**6)
@@ -195,7 +198,6 @@ async def test_a_server_that_comes_back_without_its_newest_entries_gives_their_s
         assert [entry.type for entry in page.entries[3:]] == [0, 0], "tombstones"
         assert await append(store, 4, 6) == [6, 7, 8], "whoever sends it again is not told that it is there"
         assert (await store.open("bob", "phone", b"87654321", NOW)).generation == GEN
-    server.end()
 
 
 async def test_a_replica_is_never_taken_for_the_primary_whatever_a_sentinel_says(
