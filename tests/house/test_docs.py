@@ -109,3 +109,13 @@ def test_every_counter_of_the_node_that_a_document_names_is_counted(document: Pa
 def test_the_picture_is_what_its_source_draws() -> None:
     drawn = runpy.run_path(str(ROOT / "docs/draw.py"))["svg"]()
     assert drawn == (ROOT / "docs/chat.svg").read_text(encoding="utf-8")
+
+
+def test_every_fault_of_the_list_has_a_test_that_is_named_after_it() -> None:
+    ids = re.findall(r"^\| ([FLO]\d\d) \|", (ROOT / "docs/faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert ids == [
+        f"{kind}{number:02}" for kind, last in (("F", 19), ("L", 6), ("O", 7)) for number in range(1, last + 1)
+    ]
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    named = {id_.upper() for name in re.findall(r"def test_(\w+)", tests) for id_ in re.findall(r"[flo]\d\d(?=_)", name)}
+    assert sorted(set(ids) - named) == []
