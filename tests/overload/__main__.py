@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tests.overload import alarms, deaf, full, habits, idle, publishers, storms
 from tests.overload.site import Row, Site, cluster_site, embedded_site
 
-DISK_MIB: Final = 32
+DISK_MIB: Final = 512  # more than the append-only file of the flood, or it is full again at once
 EMPTY_S_MAX: Final = 120.0
 BACKLOG_ENV: Final = {"CHATD_QUEUE_COUNT_MAX": "200000"}
 
