@@ -172,20 +172,20 @@ class Session:
             return False
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
-        elif not self._gate.is_open or (self._refused and self._is_out_of_order(cid)):
+            return False
+        is_busy = not self._gate.is_open or (bool(self._refused) and self._is_out_of_order(cid))
+        if is_busy:
             self._note_refused(cid)
-            if not self._gate.is_open:
-                self._order_until_s = self._now_s + ORDER_S_MAX
-            self._posted_before(cid, to)  # it may come again, behind later ones
-            if self._wants_copy(to):
-                self._copied_before(cid)
-            self._refuse(cid, Code.BUSY, "", retry_after_ms=BUSY_RETRY_MS)
+            self._order_until_s = self._order_until_s if self._gate.is_open else self._now_s + ORDER_S_MAX
         else:
             self._refused.discard(cid)
             # What an earlier session took without an answer comes first, and may not be refused: no more than it held
             if not (is_new and self._news > self._limits.unaccepted_max and self.full.has(to, self._now_s)):
                 return True
-            self._refuse(cid, Code.QUEUE_FULL, "")
+        self._posted_before(cid, to)  # it may come again, behind later ones: the refusal may be lost
+        if self._wants_copy(to):
+            self._copied_before(cid)
+        self._refuse(cid, Code.BUSY if is_busy else Code.QUEUE_FULL, "", retry_after_ms=is_busy * BUSY_RETRY_MS)
         return False
 
     def _is_out_of_order(self, cid: int) -> bool:
