@@ -15,7 +15,7 @@ from tests.rolling.run import roll
 
 LINES = 60
 DRAIN_S_MAX = 10.0  # the standard of drain_s_max
-SLACK_S = 5.0
+SLACK_S = 8.0  # behind the drain HTTP and sockets may take 2 x 3 s more, on a crowded machine
 ABSENCE_S_MAX = 5.0  # on a crowded machine; alone it is some 100 ms
 CROWD = Habits(users=24, messages_per_s=80.0)
 
