@@ -112,4 +112,4 @@ def test_o07_a_purge_leaves_nothing(cluster: ChatMachine) -> None:
         "getent passwd chatd; ss -Hltn 'sport = :7400'", check=False,
     )  # fmt: skip
     assert left == ""
-    assert cluster.run("systemctl", "--failed", "--no-legend", "chat*", "brokerd*") == ""
+    assert cluster.run("systemctl", "list-units", "--failed", "--no-legend", "chat*", "brokerd*") == ""
