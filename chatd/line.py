@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
 _frame_read = crash_point("chatd.frame_read")
 
 
+def login_ms_of(seat: Seat) -> int:
+    """When the session of a seat logged in, by its node's clock. A seat of an older chatd does not say: it counts as newer."""
+    parts = seat.session.split(".")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isascii() and parts[1].isdigit() else sys.maxsize
+
+
 class Line:
     """Implements chatd.ports.Endpoint for the transport and Poster for the postbox."""
 
-    __slots__ = ("board", "claim", "closing", "is_lost", "log", "paused_s", "peer", "proof", "seat", "session", "wire")
+    __slots__ = (
+        "board", "claim", "closing", "is_lost", "log", "login_ms", "paused_s", "peer", "proof", "seat", "session", "wire",
+    )  # fmt: skip
 
     def __init__(self, wire: Wire, peer: str, session: Session, board: Switchboard, log: Any) -> None:
         self.wire = wire
@@ -32,6 +41,7 @@ class Line:
         self.log = log
         self.proof = ""  # see chatd.ports.Identity
         self.seat: Seat | None = None  # our register entry, once claimed
+        self.login_ms = 0  # when it logged in: of two sessions of a device the one with the later login is the newer
         self.claim = 0  # how often this session claimed: makes each seat unlike the one before
         self.closing: tuple[Code | None, str] | None = None  # set once: the first reason counts
         self.is_lost = False
@@ -40,15 +50,15 @@ class Line:
     def next_seat(self, node: str) -> Seat:
         """The register entry of the next claim."""
         self.claim += 1
-        return Seat(self.session.device, node, f"{self.session.id}.{self.claim}")
+        return Seat(self.session.device, node, f"{self.session.id}.{self.login_ms}.{self.claim}")
 
     def own_seats(self) -> list[Seat]:
         """What may stand in the register for this session: the seat that we know of, and those whose claims were not
         answered and perhaps carried out."""
         if self.seat is None:
             return []
-        known = int(self.seat.session.rpartition(".")[2])
-        return [self.seat._replace(session=f"{self.session.id}.{claim}") for claim in range(known, self.claim + 1)]
+        start, _, known = self.seat.session.rpartition(".")
+        return [self.seat._replace(session=f"{start}.{claim}") for claim in range(int(known), self.claim + 1)]
 
     def is_gone(self) -> bool:
         """The transport is lost or the session is over: nobody is there to be answered."""

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from brokerd.ports import LinkDown, Opened, Seat, StoreChanged
 from chatd.auth.throttle import Buckets, Rate
+from chatd.line import login_ms_of
 from chatd.ports import Accounts, LoginRefused
 from protocol.envelope import DevicesParcel, EvictParcel, ParcelKind, pack_batch
 from protocol.errors import Code
@@ -91,6 +92,7 @@ class Logins:
             raise LoginRefused(Code.RATE_LIMITED, "two places use this device name", math.ceil(wait_s * 1000))
         session.user, session.device = identity.user, hello.device
         line.proof = identity.proof
+        line.login_ms = board.now_ms()
         line.log = line.log.bind(user=session.user, device=session.device)
         older = board.roster.add(line)  # before the claim: a hand-over that comes now must find us
         if older is not None:
@@ -109,16 +111,17 @@ class Logins:
         replaced, opened = await self._take_seat(line, None)
         if replaced is not None and replaced.node != board.node:
             # when we are gone by now, it lost its seat all the same: but it may be the newer one, and is to come back
-            code = Code.INTERNAL if line.is_gone() else Code.REPLACED
             self._replacing.take(_place(user, replaced.device), board.now_s())
-            session_id = replaced.session.partition(".")[0]
-            parcel = EvictParcel(ParcelKind.EVICT, user, replaced.device, session_id, int(code))
-            board.nodes.hand(replaced.node, pack_batch(board.node, [parcel]))
+            self._evict(user, replaced, Code.INTERNAL if line.is_gone() else Code.REPLACED)
         return opened
 
+    def _evict(self, user: str, seat: Seat, code: Code) -> None:
+        parcel = EvictParcel(ParcelKind.EVICT, user, seat.device, seat.session.partition(".")[0], int(code))
+        self._board.nodes.hand(seat.node, pack_batch(self._board.node, [parcel]))
+
     async def _take_seat(self, line: Line, former: Seat | None) -> tuple[Seat | None, Opened]:
-        """Whose place we took and, with a `former` seat of ours, who holds it now, on a node that lives: then nothing was
-        done. And where the device stands."""
+        """Whose place we took and, with a `former` seat of ours, whose newer session holds it now, on a node that lives:
+        then nothing was done. And where the device stands."""
         board, user = self._board, line.session.user
         seat = line.next_seat(board.node)
         fresh = os.urandom(GENERATION_BYTES)
@@ -129,8 +132,10 @@ class Logins:
         )
         if former is not None and other is not None:
             if other.node != board.node and other in seats:
-                return other, opened
-            other = None  # nobody is there any more
+                if login_ms_of(other) >= line.login_ms:
+                    return other, opened
+                self._evict(user, other, Code.REPLACED)  # a session that was away took our place back
+            other = None
             await board.register.claim(user, seat)
         line.seat = seat
         if line.is_gone():
@@ -217,8 +222,8 @@ class Logins:
     def _check_seat(self, line: Line, found: Sequence[Seat]) -> None:
         if line.is_lost or line.seat is None or line.seat in found:
             return
-        ours = [seat for seat in found if seat.device == line.session.device]
-        if ours and ours[0].node != self._board.node:
+        ours = [seat for seat in found if seat.device == line.session.device and seat.node != self._board.node]
+        if ours and login_ms_of(ours[0]) >= line.login_ms:
             self._replace(line)  # the eviction that we should have had was lost on its way
         else:
             self._board.spawn(self.reclaim(line))

@@ -225,6 +225,22 @@ async def test_a_seat_that_the_register_lost_is_put_back_at_the_next_ping(room: 
     await until(is_back)
 
 
+async def test_a_session_takes_its_seat_back_from_an_older_one_that_was_away_and_came_back(room: NodeRoom) -> None:
+    ann = await room.log_in()
+    older = Seat("laptop", "n2", f"77.{ann.line.login_ms - 1}.2")
+    await room.real_register.renew_lease("n2", 60_000)
+    await room.real_register.claim("ann", older)
+    ann.say(Ping(0, 0))
+    await until(lambda: bool(room.elsewhere))
+    assert room.elsewhere[0] == EvictParcel(ParcelKind.EVICT, "ann", "laptop", "77", int(Code.REPLACED))
+
+    async def is_back() -> bool:
+        return await room.seats() == [ann.line.seat]
+
+    await until(is_back)
+    assert not ann.line.is_gone()
+
+
 async def test_a_session_whose_seat_went_to_another_node_learns_it_at_the_next_ping(room: NodeRoom) -> None:
     ann = await room.log_in()
     newer = Seat("laptop", "n2", "5.1")
