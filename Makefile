@@ -115,7 +115,7 @@ deb: ## a Debian package in dist/ (needs debhelper)
 
 SYSTEMD_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/systemd-root
 systemd-test: $(READY) deb ## as root: that package on a machine with a real systemd (debootstrap, systemd-container); kept in SYSTEMD_ROOT
-	SYSTEMD_ROOT=$(SYSTEMD_ROOT) CHATD_DEB=$(firstword $(wildcard dist/*.deb)) $(BIN)/python -m pytest -s tests/systemd/booted.py tests/systemd/booted_cluster.py
+	SYSTEMD_ROOT=$(SYSTEMD_ROOT) CHATD_DEB="$$(ls -t dist/*.deb | head -1)" $(BIN)/python -m pytest -s tests/systemd/booted.py tests/systemd/booted_cluster.py
 
 DOCKER_FOLDER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/docker
 compose-test: $(READY) ## as root: build the image and bring compose.yaml up on a Docker of its own (docker.io, docker-compose), kept in DOCKER_FOLDER
