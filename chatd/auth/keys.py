@@ -27,6 +27,8 @@ from typing import Any, Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from jwt import PyJWTError
+from jwt.algorithms import get_default_algorithms
 
 from chatd.auth.files import FileBroken, read_text
 
@@ -36,6 +38,7 @@ KEYS_MAX: Final = 64
 KID_ALLOWED: Final = "1 to 64 of A-Z a-z 0-9 . _ -"
 is_kid = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
+_ALGORITHMS: Final[Mapping[str, Any]] = {alg: get_default_algorithms()[alg] for alg in ALGS}
 _PARTS: Final = ("secret", "public", "private")
 _FIELDS: Final = {"alg", *_PARTS, *(part + "_file" for part in _PARTS)}
 
@@ -48,6 +51,10 @@ class Key:
     alg: str
     verify: Any = field(repr=False)
     sign: Any | None = field(repr=False)
+
+    def checks(self, data: bytes, signature: bytes) -> bool:
+        """Whether this key signed `data`. PyJWT's own step, without what parse_keys did once and for all."""
+        return bool(_ALGORITHMS[self.alg].verify(data, self.verify, signature))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,10 @@ def _hmac_key(kid: str, parts: Mapping[str, str | None]) -> Key:
         raise FileBroken(
             f"keys.{kid}: HS256 has a secret of at least {SECRET_BYTES_MIN} bytes, no PEM, and nothing else"
         )
+    try:
+        _ALGORITHMS["HS256"].prepare_key(secret)
+    except PyJWTError:  # whoever has the public half of what is meant for another algorithm could sign
+        raise FileBroken(f"keys.{kid}.secret: is a key of another kind, in DER, SSH or JWK") from None
     return Key(kid, "HS256", secret, secret)
 
 

@@ -1,12 +1,18 @@
 """Signed tokens: JWTs (RFC 7519) that any product can mint, verified here without asking anybody.
 
-PyJWT checks the form and the signature; the claims are checked here, against a clock that is handed in. The algorithm
-is that of the key with the token's `kid`, never what the token says.
+PyJWT checks the signature; the form (RFC 7515 §7.1) and the claims are checked here, against a clock that is handed in. The
+algorithm is that of the key with the token's `kid`, never what the token says.
+
+The form is ours because PyJWT reads a token twice, character by character, and proves at every login anew that our keys are
+keys: 120 µs of a login, against 11 (HS256).
 """
 
 from __future__ import annotations
 
 import json
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import jwt
@@ -19,7 +25,9 @@ from protocol.wire import SECRET_BYTES_MAX
 
 LEEWAY_S: Final = 30.0  # how far the minter's clock may be off
 TIME_S_MAX: Final = 2.0**53
-_JWS: Final = jwt.PyJWS()
+HEADERS_MAX: Final = 64  # kept in memory: one for each key and minter
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class Expected(NamedTuple):
@@ -37,7 +45,7 @@ def verify(token: str, user: str, ring: KeyRing, expected: Expected, now_s: floa
     """
     if len(token) > SECRET_BYTES_MAX or not token.isascii():
         raise LoginRefused(Code.BAD_CREDENTIALS, "the token is too long or not ASCII")
-    claims = _claims(token, _key_of(token, ring))
+    claims = _claims(token, ring)
     if not _is_for(claims.get("aud"), expected.audience):
         raise LoginRefused(Code.TOKEN_FOREIGN, "aud is another")
     if expected.issuer is not None and claims.get("iss") != expected.issuer:
@@ -61,25 +69,64 @@ def mint(key: Key, user: str, expected: Expected, now_s: float, ttl_s: float) ->
     return jwt.encode(claims, key.sign, algorithm=key.alg, headers={"kid": key.kid})
 
 
-def _key_of(token: str, ring: KeyRing) -> Key:
+class _Header(NamedTuple):
+    kid: str
+    alg: Any
+
+
+class _NoToken(Exception):
+    """It has not the form of a token. Text for people."""
+
+
+def _claims(token: str, ring: KeyRing) -> dict[str, Any]:
+    """What a key of ours has signed."""
     try:
-        header = _JWS.get_unverified_header(token)
-    except jwt.PyJWTError as error:
+        head, payload, signature = token.encode("ascii").split(b".")
+        header = _header(head)
+        payload_bytes, signature_bytes = _from_base64(payload), _from_base64(signature)
+    except (_NoToken, ValueError) as error:
         raise LoginRefused(Code.BAD_CREDENTIALS, f"no token: {error}") from None
-    key = ring.keys.get(header.get("kid", ""))
+    key = ring.keys.get(header.kid)
     if key is None:
         raise LoginRefused(Code.TOKEN_FOREIGN, "kid is not known here")
-    return key
-
-
-def _claims(token: str, key: Key) -> dict[str, Any]:
-    try:  # only the key's own algorithm: another alg in the header, "none" too, ends here
-        claims = json.loads(_JWS.decode_complete(token, key.verify, algorithms=[key.alg])["payload"])
-    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+    # only the key's own algorithm: another alg in the header, "none" too, ends here
+    if header.alg != key.alg or not key.checks(b"%b.%b" % (head, payload), signature_bytes):
+        raise LoginRefused(Code.BAD_CREDENTIALS, "the signature is not right")
+    try:
+        claims = json.loads(payload_bytes)
+    except (ValueError, RecursionError) as error:
         raise LoginRefused(Code.BAD_CREDENTIALS, f"{type(error).__name__}") from None
     if not isinstance(claims, dict):
         raise LoginRefused(Code.BAD_CREDENTIALS, "the claims are no object")
     return claims
+
+
+@lru_cache(HEADERS_MAX)
+def _header(segment: bytes) -> _Header:
+    """Who signs tokens has one header for all of them. Raises _NoToken, ValueError."""
+    try:
+        header = json.loads(_from_base64(segment))
+    except RecursionError:
+        raise _NoToken("its header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise _NoToken("its header is no object")
+    kid = header.get("kid", "")
+    if not isinstance(kid, str):
+        raise _NoToken("kid is no text")
+    if "crit" in header or header.get("b64", True) is not True:  # extensions that must be understood: none is
+        raise _NoToken("its header asks for an extension")
+    return _Header(kid, header.get("alg"))
+
+
+def _from_base64(segment: bytes) -> bytes:
+    """base64url without padding, in its one spelling (RFC 7515 §2). Raises _NoToken."""
+    try:
+        data = a2b_base64(segment.translate(_FROM_URL) + b"=" * (-len(segment) % 4))
+    except NotBase64:
+        raise _NoToken("not base64url") from None
+    if b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL) != segment:
+        raise _NoToken("not base64url")
+    return data
 
 
 def _is_for(aud: Any, audience: str) -> bool:

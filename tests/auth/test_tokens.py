@@ -184,6 +184,11 @@ def test_a_key_that_the_token_brings_along_is_not_used() -> None:
         _signed(b"9" * 2000),
         _signed(_claims(), crit=["x"], x=1),
         _signed(_claims(), b64=False, crit=["b64"]),
+        _signed(_claims(), b64=True, crit=["b64"]),
+        _raw_token({"kid": "hs", "alg": "HS256", "b64": 0}, {}),
+        _signed(_claims()) + ".e30",
+        f"{'W' * 2000}.e30.e30",
+        f"{base64.urlsafe_b64encode(b'[' * 2000).decode()}.e30.e30",
     ],
 )
 def test_what_is_no_token_is_refused_and_breaks_nothing(token: str) -> None:
@@ -195,6 +200,37 @@ def test_no_single_changed_character_passes() -> None:
     for place, char in enumerate(token):
         changed = token[:place] + ("A" if char != "A" else "B") + token[place + 1 :]
         assert _refusal(changed) in (Code.BAD_CREDENTIALS, Code.TOKEN_FOREIGN)
+
+
+def _spellings(segment: str) -> list[str]:
+    """Others that a lenient decoder reads as the same bytes."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    loose = (
+        segment[:-1] + letters[letters.index(segment[-1]) ^ 1]
+    )  # a bit that no byte has, where the length leaves one
+    return [
+        segment + "=" * (-len(segment) % 4 or 4), segment + "=", segment + "\n", " " + segment, segment[:4] + "!" + segment[4:],
+        *([loose] if len(segment) % 4 in (2, 3) else []),
+        *([segment.replace("-", "+").replace("_", "/")] if set("-_") & set(segment) else []),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_token_has_one_spelling(place: int) -> None:
+    """Signed as it is spelled, so that only base64url itself could refuse it."""
+    parts = _signed(_claims(more="~~~???>>>ÿÿÿ"), kid="hs").split(".")
+    for other in _spellings(parts[place]):
+        changed = [*parts[:place], other, *parts[place + 1 :]]
+        if place < 2:
+            mac = hmac.digest(SECRET.encode(), ".".join(changed[:2]).encode(), hashlib.sha256)
+            changed[2] = base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+        assert _refusal(".".join(changed)) == Code.BAD_CREDENTIALS, other
+
+
+def test_what_another_algorithm_calls_a_key_is_no_hmac_secret(tmp_path: Path) -> None:
+    jwk = json.dumps({"kty": "oct", "k": "x" * 43})
+    with pytest.raises(FileBroken, match=r"keys\.k9\.secret: is a key of another kind"):
+        parse_keys(render_keys({"keys": {"k9": {"alg": "HS256", "secret": jwk}}}), Path())
 
 
 def test_a_token_at_the_limit_of_length_is_read() -> None:
