@@ -28,10 +28,13 @@ def clean_text(text: str, chars_max: int = VALUE_CHARS_MAX) -> str:
 
 def clean(value: Any) -> Any:
     """A value that a renderer can not be fooled by: text, a number, a bool, None, or a list of them."""
-    if value is None or isinstance(value, bool):
-        return value
-    if type(value) in (int, float):
+    kind = type(value)
+    if kind is str:
+        return clean_text(value)
+    if kind is int or kind is float:
         return value if abs(value) < NUMBER_MAX else "<out of range>"
+    if value is None or kind is bool:
+        return value
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, (str, PurePath)):
@@ -59,5 +62,5 @@ def clean_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
         elif key == "exception" and isinstance(value, str):
             cleaned[key] = [masked(clean_text(line)) for line in value[-TRACEBACK_CHARS_MAX:].splitlines()]
             continue
-        cleaned[clean_text(str(key))] = clean(value)
+        cleaned[clean_text(key)] = clean(value)
     return cleaned

@@ -16,6 +16,9 @@ from typing import Final, NamedTuple
 LINES_MAX: Final = 4096
 BATCH_LINES_MAX: Final = 256
 CLOSE_S_MAX: Final = 2.0
+# After a line the thread waits for others. Woken for each, it took the interpreter from the event loop twice a line: one
+# switch of threads costs more than the line.
+LINGER_S: Final = 0.02
 RETRY_S: Final = 1.0
 
 
@@ -64,6 +67,8 @@ class LogWriter:
         is_open = True
         while is_open:
             batch = [self._lines.get()]
+            if batch[0] is not None and self._lines.qsize() < BATCH_LINES_MAX:
+                self._is_closing.wait(LINGER_S)
             try:
                 while len(batch) < BATCH_LINES_MAX:
                     batch.append(self._lines.get_nowait())

@@ -137,6 +137,12 @@ def test_the_token_has_no_say_in_its_algorithm(alg: Any, kid: str) -> None:
     assert _refusal(_raw_token({"kid": kid, "alg": alg}, _claims())) == Code.BAD_CREDENTIALS
 
 
+@pytest.mark.parametrize("alg", ["none", None, "HS512", "hs256"])
+def test_a_signature_that_is_right_under_another_alg_than_the_keys_is_not(alg: Any) -> None:
+    token = _raw_token({"kid": "hs", "alg": alg}, _claims(), lambda text: hmac.digest(SECRET.encode(), text, "sha256"))
+    assert _refusal(token) == Code.BAD_CREDENTIALS
+
+
 @pytest.mark.parametrize("kid", ["ed", "es"])
 def test_a_public_key_is_no_hmac_secret(kid: str) -> None:
     pem = RAW["keys"][kid]["public"].encode()  # type: ignore[index]
