@@ -179,6 +179,6 @@ class Brokerd(Daemon):
 
     def __init__(self, data_dir: Path, name: str, env: dict[str, str]) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
-        super().__init__(
-            "brokerd", {"BROKERD_NAME": name, "BROKERD_LOG_FORMAT": "json", **env}, data_dir / f"{name}.log"
-        )
+        self.http_port = free_port()
+        ours = {"BROKERD_NAME": name, "BROKERD_LOG_FORMAT": "json", "BROKERD_HTTP_PORT": str(self.http_port)}
+        super().__init__("brokerd", {**ours, **env}, data_dir / f"{name}.log")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import Any
 
 import structlog
 
@@ -12,14 +13,16 @@ from brokerd.broker import Broker
 from brokerd.care import Care
 from brokerd.config import BrokerConfig, load
 from brokerd.daemon import run_daemon
+from brokerd.health_port import health_port
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
 from brokerd.links.redis import RedisStore
 from brokerd.links.redis_traces import RedisTraces
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from brokerd.logs import Logs, logging_to
+from brokerd.metrics import Metrics, health_of
 from brokerd.notify import ServiceManager
-from brokerd.pulse import raise_file_limit, supervised
+from brokerd.pulse import Lag, raise_file_limit, supervised
 from brokerd.sweeper import Sweeper
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
@@ -38,6 +41,19 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _redis_parts(config: BrokerConfig, log: Any) -> tuple[RespLink, RedisStore, RedisTraces]:
+    identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
+    redis = RespLink(config.redis.url, name=config.name, check=identity.check, wait_replicas=config.redis.wait_replicas)
+    store = RedisStore(
+        redis,
+        log=log,
+        count_max=config.queue.count_max,
+        bytes_max=config.queue.bytes_max,
+        retention_s=config.queue.retention_s,
+    )
+    return redis, store, RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
+
+
 async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManager, logs: Logs) -> None:
     """One brokerd, until `stop`. What it was working on is not acknowledged, so another one takes it over."""
     log = structlog.get_logger()
@@ -48,16 +64,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManag
     inbound = RabbitInbound(publishing, config.shards, topology)
     source = RabbitShards(consuming, inbound, topology, prefetch_max=config.batch.prefetch_max)
     nodes = RabbitNodes(publishing, topology)
-    identity = StoreIdentity(RabbitWitness(config.rabbit.url, config.prefix), log)
-    redis = RespLink(config.redis.url, name=config.name, check=identity.check, wait_replicas=config.redis.wait_replicas)
-    store = RedisStore(
-        redis,
-        log=log,
-        count_max=config.queue.count_max,
-        bytes_max=config.queue.bytes_max,
-        retention_s=config.queue.retention_s,
-    )
-    traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
+    redis, store, traces = _redis_parts(config, log)
     hops = HopBuffer(traces, log)
     tracer = BrokerTracer(config.name, Sample(config.traces.one_in), hops, now_ms, log)
     broker = Broker(
@@ -78,8 +85,17 @@ async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManag
             for each in (broker.run(), sweeper.run(), hops.run()):
                 beside.create_task(each)
 
+    lag = Lag()
+    metrics = Metrics(
+        {
+            "broker": broker.samples, "shards": source.statistics, "inbound": inbound.statistics, "nodes": nodes.statistics,
+            "rabbitmq": publishing.statistics, "rabbitmq_in": consuming.statistics, "redis": redis.statistics,
+            "traces": hops.statistics, "loop": lag.statistics, "parts": health_of(parts),
+        }
+    )  # fmt: skip
     care = Care(config, broker, parts, logs, log)
-    async with supervised(care, stop, manager, log), asyncio.TaskGroup() as tasks:
+    health = health_port(config.http.host, config.http.port, metrics, parts)
+    async with supervised(care, stop, manager, log, lag), health, asyncio.TaskGroup() as tasks:
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         redis_task = tasks.create_task(redis.run())

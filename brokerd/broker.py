@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from brokerd.batches import batches
-from brokerd.counts import Counts
+from brokerd.counts import Tally
 from brokerd.crash_points import WRITTEN_TURNS, crash_point, crash_point_that_waits
+from brokerd.metrics import Value
 from brokerd.ports import (
     Ack,
     Acked,
@@ -81,7 +82,8 @@ class Broker:
         tracer: BrokerTracer | None = None,
     ) -> None:
         self.name = name
-        self.counts = Counts()
+        self._tally = Tally()
+        self.counts = self._tally.counts
         self._shards = shards
         self._inbound, self._source, self._nodes = inbound, source, nodes
         self._store, self._register = sent_queue, register
@@ -108,8 +110,12 @@ class Broker:
                 tasks.create_task(self._work_rounds(), name=f"rounds-{number}")
 
     def statistics(self) -> dict[str, int]:
-        """Counters, for metrics and for people."""
+        """Counters, for people."""
         return asdict(self.counts)
+
+    def samples(self) -> dict[str, Value]:
+        """For metrics."""
+        return self._tally.samples(len(delivery.body) for waiting in self._waiting for delivery in waiting)
 
     # --- rounds
 
@@ -194,7 +200,7 @@ class Broker:
         self._tracer.routed(work, appended, routed, now_ms)
         self._hand_over(routed)
         await _handed_over()
-        self._count(len(posts), routed, work)
+        self._tally.round(len(posts), routed, len(work.acks))
         for ack, answer in zip(work.acks, acked, strict=True):
             if answer.owed:
                 has_room = self._settling < SETTLING_MAX
@@ -387,13 +393,3 @@ class Broker:
                 await self._register.release(item.user, item.seat)
         except LinkDown:
             self._log.warning("release_interrupted")  # each is found again at its next message
-
-    def _count(self, posts: int, routed: Routed, work: Plan) -> None:
-        counts = self.counts
-        counts.posts += posts
-        counts.stored += routed.stored
-        counts.repeats += routed.repeats
-        counts.bounced += len(routed.bounces)
-        counts.dropped += routed.dropped
-        counts.parcels += sum(map(len, routed.parcels.values()))
-        counts.acks += len(work.acks)

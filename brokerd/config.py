@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ DAY_S: Final = 24 * 3600
 SHARDS_MAX: Final = 1024
 CONFIG_FILE_BYTES_MAX: Final = MIB
 EXIT_USAGE: Final = 2
+HOST_ALLOWED: Final = "an address or a host name"
+_is_host = re.compile(r"[A-Za-z0-9.:_%-]+").fullmatch
 
 
 def is_redis_url(text: str) -> bool:
@@ -47,6 +50,11 @@ def is_rabbit_url(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` may be an address or the name of a host."""
+    return _is_host(text) is not None
 
 
 def is_prefix(text: str) -> bool:
@@ -142,6 +150,16 @@ class BatchSection:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerHttpSection:
+    """[http] of brokerd: for a scraper and a supervisor, without TLS and without a login; so off until it has a port."""
+
+    host: str = setting(
+        "127.0.0.1", "listens here for /metrics, /livez and /readyz", check=is_host, allowed=HOST_ALLOWED
+    )
+    port: int | None = setting(None, "0 takes a free one; not set: it does not listen", at_least=0, at_most=65_535)
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerConfig:
     """All that brokerd can be told. File: --config or BROKERD_CONFIG; variables: BROKERD_…, which win."""
 
@@ -158,6 +176,7 @@ class BrokerConfig:
     queue: QueueSection = field(default_factory=QueueSection)
     batch: BatchSection = field(default_factory=BatchSection)
     traces: TracesSection = field(default_factory=TracesSection)
+    http: BrokerHttpSection = field(default_factory=BrokerHttpSection)
     log: LogSection = field(default_factory=LogSection)
 
 

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from brokerd.metrics import Sizes, Value, by_code
+from brokerd.route import Routed
+from protocol.codec import decode
+from protocol.envelope import BATCH_ITEMS_MAX
+from protocol.errors import Code
+from protocol.messages import Receipt
+from protocol.wire import Type
+
+ROUND_POSTS_MAX: Final = 64 * BATCH_ITEMS_MAX  # broker.WORK_BATCHES_MAX full ones
 
 
 @dataclass(slots=True)
@@ -22,3 +35,39 @@ class Counts:
     retries: int = 0
     dead_letters: int = 0
     stale_nodes: int = 0
+
+
+class Tally:
+    """The counts, and what else metrics want to know of them."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self._sizes = Sizes(ROUND_POSTS_MAX)
+        self._failed: Counter[Code] = Counter()
+
+    def round(self, posts: int, routed: Routed, acks: int) -> None:
+        """One round was worked off."""
+        counts = self.counts
+        counts.posts += posts
+        counts.stored += routed.stored
+        counts.repeats += routed.repeats
+        counts.bounced += len(routed.bounces)
+        counts.dropped += routed.dropped
+        counts.parcels += sum(map(len, routed.parcels.values()))
+        counts.acks += acks
+        self._sizes.of_bits[posts.bit_length()] += 1
+        for bounce in routed.bounces:
+            receipt = decode(Type.RECEIPT, 0, 0, bounce.body)
+            if isinstance(receipt, Receipt):
+                self._failed[Code(receipt.reason)] += 1
+
+    def samples(self, waiting: Iterable[int]) -> dict[str, Value]:
+        """For metrics; `waiting` are the bytes of each batch that is not worked on yet."""
+        sizes = list(waiting)
+        return {
+            **asdict(self.counts),
+            "failed": by_code("reason", {**self._failed, Code.TTL_PASSED: self.counts.expired}),
+            "waiting": len(sizes),
+            "waiting_bytes": sum(sizes),
+            "round_posts": self._sizes.buckets(self.counts.posts),
+        }

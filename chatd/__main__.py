@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from brokerd.daemon import run_daemon
 from brokerd.logs import Logs, logging_to
 from brokerd.notify import ServiceManager, inherited_sockets
-from brokerd.pulse import raise_file_limit, supervised
+from brokerd.pulse import Lag, raise_file_limit, supervised
 from chatd.auth.accounts import FileAccounts, open_accounts
 from chatd.auth.files import FileBroken
 from chatd.care import Care
@@ -63,8 +64,10 @@ async def serve(
 
         links = cluster_links(config, log)
     async with links as parts:
+        lag = Lag()
+        parts = replace(parts, statistics={**parts.statistics, "loop": lag.statistics})
         node = Node(config, parts, accounts, log, inherited_sockets())
-        async with supervised(Care(node, config, accounts, logs, log), stop, manager, log):
+        async with supervised(Care(node, config, accounts, logs, log), stop, manager, log, lag):
             await node.run(stop, on_ready)
 
 

@@ -63,6 +63,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             store_full=lambda: watch.full,
             statistics={
                 "rabbitmq": publishing.statistics,
+                "rabbitmq_in": consuming.statistics,
                 "inbound": inbound.statistics,
                 "nodes": nodes.statistics,
                 "inbox": inbox.statistics,

@@ -12,6 +12,7 @@ from pathlib import Path
 from brokerd import settings_text
 from brokerd.config import (
     GIB,
+    HOST_ALLOWED,
     KIB,
     MIB,
     SHARDS_MAX,
@@ -21,6 +22,7 @@ from brokerd.config import (
     RabbitSection,
     RedisSection,
     TracesSection,
+    is_host,
     is_prefix,
     load_or_exit,
     parser,
@@ -30,13 +32,7 @@ from brokerd.settings import Conflict, setting
 from protocol import wire
 from protocol.names import NAME_ALLOWED, is_name
 
-_is_host = re.compile(r"[A-Za-z0-9.:_%-]+").fullmatch
 _is_origin = re.compile(r"\*|https?://[^/\s]+").fullmatch
-_HOST_ALLOWED = "an address or a host name"
-
-
-def _host_check(text: str) -> bool:
-    return _is_host(text) is not None
 
 
 def _origin_check(text: str) -> bool:
@@ -65,7 +61,7 @@ class ListenSection:
 class TcpSection(ListenSection):
     """[tcp]"""
 
-    host: str = setting("127.0.0.1", "listens here for frames", check=_host_check, allowed=_HOST_ALLOWED)
+    host: str = setting("127.0.0.1", "listens here for frames", check=is_host, allowed=HOST_ALLOWED)
     port: int = setting(7400, "0 takes a free one", at_least=0, at_most=65_535)
 
 
@@ -73,7 +69,7 @@ class TcpSection(ListenSection):
 class HttpSection(ListenSection):
     """[http]"""
 
-    host: str = setting("127.0.0.1", "listens here for HTTP and WebSocket", check=_host_check, allowed=_HOST_ALLOWED)
+    host: str = setting("127.0.0.1", "listens here for HTTP and WebSocket", check=is_host, allowed=HOST_ALLOWED)
     port: int = setting(7480, "0 takes a free one", at_least=0, at_most=65_535)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from protocol.envelope import EntryPost, SignalPost
@@ -68,9 +69,15 @@ class Gate:
     """Whether posts are taken now. One for all sessions of a node; the postbox moves it, and the node says why the store is
     full ("" = it is not)."""
 
-    __slots__ = ("in_flight", "is_open", "store_full")
+    __slots__ = ("in_flight", "is_open", "refused", "store_full")
 
     def __init__(self) -> None:
         self.in_flight = 0  # requests of all sessions without an answer
+        self.refused: Counter[Code] = Counter()  # of all sessions, for metrics
         self.is_open = True
         self.store_full = ""
+
+    def refusing(self, code: Code) -> Code:
+        """The same code, counted."""
+        self.refused[code] += 1
+        return code

@@ -74,7 +74,12 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
                 },
                 store_fault=identity.fault,
                 store_full=lambda: store.trouble,
-                statistics={"broker": broker.statistics, "queue": queue.statistics, "traces": hops.statistics},
+                statistics={
+                    "broker": broker.samples,
+                    "queue": queue.statistics,
+                    "store": lambda: store.statistics()._asdict(),
+                    "traces": hops.statistics,
+                },
                 sample=sample,
                 hops=hops,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -47,6 +47,8 @@ class Logins:
     def __init__(self, board: Switchboard, accounts: Accounts) -> None:
         self._board = board
         self._accounts = accounts
+        self.refused: Counter[Code] = Counter()
+        self.closed: Counter[Code | None] = Counter()  # sessions by why they ended; None: the client left
         self._turns = asyncio.Semaphore(LOGINS_MAX)
         self._waiting = 0
         self._replacing = Buckets(REPLACING_RATE)
@@ -59,6 +61,7 @@ class Logins:
         """HELLO came: WELCOME or an error follows."""
         if self._waiting >= LOGINS_WAITING_MAX:
             self._board.counts.logins_refused += 1
+            self.refused[Code.BUSY] += 1
             line.session.fail(Code.BUSY, retry_after_ms=BUSY_RETRY_MS + _spread_ms(line))
             return self._board.attend(line)
         self._waiting += 1
@@ -69,11 +72,13 @@ class Logins:
         except LoginRefused as refused:
             self._board.counts.logins_refused += 1
             line.log.info("login_refused", user=hello.user, code=refused.code, why=str(refused))
+            self.refused[refused.code] += 1
             line.session.fail(refused.code, retry_after_ms=refused.retry_after_ms)
         except LinkDown as down:
             line.log.warning("login_put_off", user=hello.user, error=str(down))
             self._board.roster.remove(line)
             code = Code.STORE_CHANGED if isinstance(down, StoreChanged) else Code.STORE_DOWN
+            self.refused[code] += 1
             line.session.fail(code, retry_after_ms=STORE_RETRY_MS + _spread_ms(line))
         finally:
             self._waiting -= 1
@@ -159,6 +164,7 @@ class Logins:
     def see_off(self, line: Line, code: Code | None, detail: str) -> None:
         """The session is over. Thousands may be lost in one turn of the loop (a network that breaks), so the rest is done some
         at a time: in one turn, 6,000 of them stopped everybody else for 5 s (`make overload`)."""
+        self.closed[code] += 1
         self._gone.append((line, code, detail))
         if not self._is_seeing_off:
             self._is_seeing_off = True

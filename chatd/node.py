@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from brokerd.daemon import StartFailed
+from brokerd.metrics import ByLabel, Metrics, Source, Value, by_code, health_of
 from brokerd.ports import Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig, ListenSection
 from chatd.listener import ListenerConfig, Listeners, Place, server_tls
-from chatd.metrics import Metrics, Source
 from chatd.office import Office
 from chatd.ports import Accounts
 from chatd.postroom import Postroom
@@ -264,15 +264,25 @@ class Node:
         return parts
 
     def _metrics(self, board: Switchboard, postroom: Postroom, doors: Source) -> Metrics:
-        def node() -> dict[str, float]:
-            numbers: dict[str, float] = dict(asdict(board.counts))
-            numbers["sessions"] = len(board.roster)
-            numbers["connections_open"] = len(board.lines)
-            numbers["parcels"] = postroom.parcels
-            numbers["not_here"] = postroom.not_here
-            return numbers
+        def node() -> dict[str, Value]:
+            paused = [line for line in board.lines if line.paused_s is not None]
+            closed = {code.name if code else "none": count for code, count in board.logins.closed.items()}
+            return {
+                **asdict(board.counts),
+                "sessions": len(board.roster),
+                "connections_open": len(board.lines),
+                "connections_max": self._config.limits.connections_max,
+                "paused_readers": len(paused),
+                "outbox_bytes": sum(line.wire.pending_bytes() for line in paused),
+                "parcels": postroom.parcels,
+                "not_here": postroom.not_here,
+                "refused_sends": by_code("code", board.gate.refused),
+                "refused_logins": by_code("code", board.logins.refused),
+                "closed_sessions": ByLabel("code", closed),
+            }
 
-        return Metrics({"node": node, "doors": doors, "postbox": board.postbox.statistics, **self._links.statistics})
+        parts = {"node": node, "doors": doors, "postbox": board.postbox.samples}
+        return Metrics({**parts, "parts": health_of(lambda: self._health(board)), **self._links.statistics})
 
     # --- the end
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from brokerd.metrics import Metrics
 from brokerd.ports import LinkDown, StoreChanged
 from chatd.effects import PostEntry
-from chatd.metrics import Metrics
 from chatd.ports import Presence, Refusal, SendRequest
 from chatd.posts import Origin, message_copy, message_post
 from chatd.switchboard import Switchboard
@@ -56,7 +56,7 @@ class Office:
         if board.store_fault():
             raise _down(Code.STORE_CHANGED)
         if not board.gate.is_open or self._sending >= SENDS_MAX:
-            raise Refusal(Code.BUSY, ERRORS[Code.BUSY].english, RETRY_MS)
+            raise Refusal(board.gate.refusing(Code.BUSY), ERRORS[Code.BUSY].english, RETRY_MS)
         id_ = keyed_message_id(request.sender, request.key)
         by, now_ms = Origin(request.sender, id_), board.now_ms()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -73,7 +73,9 @@ class Office:
             board.postbox.post(_Sender(done), effect)
             board.wake()
             await done
+            board.counts.accepted += 1
         except Refusal as refusal:
+            board.gate.refusing(refusal.code)
             board.tracer.refused_id(id_, request.to, int(refusal.code), "HTTP")
             raise
         finally:

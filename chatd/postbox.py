@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from brokerd.crash_points import WRITTEN_TURNS, crash_point
+from brokerd.metrics import Sizes, Value
 from brokerd.ports import Inbound, LinkDown, PostRefused
 from chatd.effects import Gate, PostEntry
 from chatd.tracer import NodeTracer
@@ -84,6 +85,7 @@ class Postbox:
         self._mask, self._want = (tracer.mask, tracer.want) if tracer is not None else (0, -1)
         self.batches = 0
         self.posted = 0
+        self._sizes = Sizes(BATCH_ITEMS_MAX)
         self._node = node
         self._shards = shards
         self._inbound = inbound
@@ -187,6 +189,7 @@ class Postbox:
         self._waiting_bytes -= size
         self.batches += 1
         self.posted += len(posts)
+        self._sizes.of_bits[len(posts).bit_length()] += 1
         self._in_flight += 1
         future.add_done_callback(lambda done: self._posted(done, posts, tickets))
 
@@ -253,6 +256,10 @@ class Postbox:
             "waiting_bytes": self._waiting_bytes,
             "in_flight": self._in_flight,
         }
+
+    def samples(self) -> dict[str, Value]:
+        """The same, and how large the batches are."""
+        return {**self.statistics(), "batch_posts": self._sizes.buckets(self.posted)}
 
 
 def _size(post: Post) -> int:

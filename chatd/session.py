@@ -308,7 +308,7 @@ class Session:
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
         elif self.is_open:
-            self.conn.refuse(cid, code, processed=processed, retry_after_ms=retry_after_ms)
+            self.conn.refuse(cid, self._gate.refusing(code), processed=processed, retry_after_ms=retry_after_ms)
 
     def _answered(self, count: int) -> None:
         self.unaccepted -= count
@@ -324,7 +324,7 @@ class Session:
             self.effects.append(ResumeReading())
 
     def _refuse(self, ref: int, code: Code, detail: str, *, retry_after_ms: int = 0) -> None:
-        self.conn.refuse(ref, code, detail=detail, retry_after_ms=retry_after_ms)
+        self.conn.refuse(ref, self._gate.refusing(code), detail=detail, retry_after_ms=retry_after_ms)
 
     # --- from the back room
 

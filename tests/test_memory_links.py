@@ -39,7 +39,7 @@ async def test_a_second_done_counts_nothing_twice() -> None:
     await turn()
     taken[0].done()
     taken[0].done()
-    assert queue.statistics() == {"batches": 0, "bytes": 0}
+    assert queue.statistics() == {"waiting": 0, "waiting_bytes": 0}
 
 
 async def test_done_of_a_consumer_that_left_answers_nobody() -> None:
@@ -51,7 +51,7 @@ async def test_done_of_a_consumer_that_left_answers_nobody() -> None:
     leaving.close()
     taken[0].done()
     assert not posted.done()
-    assert queue.statistics() == {"batches": 1, "bytes": 1}
+    assert queue.statistics() == {"waiting": 1, "waiting_bytes": 1}
 
 
 @pytest.mark.parametrize("queue", [MemoryQueue(batches_max=2), MemoryQueue(bytes_max=20)], ids=["batches", "bytes"])

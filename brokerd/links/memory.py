@@ -172,7 +172,7 @@ class MemoryQueue:
 
     def statistics(self) -> dict[str, int]:
         """What waits or is being worked on: batches, bytes."""
-        return {"batches": self._batches, "bytes": self._bytes}
+        return {"waiting": self._batches, "waiting_bytes": self._bytes}
 
     def _shard(self, number: int) -> _Shard:
         place = self._shards.get(number)

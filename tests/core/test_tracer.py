@@ -15,7 +15,7 @@ from brokerd.route import plan, route
 from brokerd.support_ports import Hop, HopKind
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
-from chatd.metrics import Metrics
+from brokerd.metrics import Metrics
 from chatd.office import Office
 from chatd.ports import Refusal, SendRequest
 from chatd.tracer import NodeTracer
