@@ -337,8 +337,8 @@ class Broker:
             _receipts_posted()
             self.counts.receipts += len(posts)
             self._tracer.told(ack.user, answer.owed)
-            settled = answer.owed[-1].seq
-            [answer] = await self._store.acknowledge([ack._replace(settled=settled)], self._clock_ms())
+            ack = ack._replace(settled=answer.owed[-1].seq, generation=answer.generation)
+            [answer] = await self._store.acknowledge([ack], self._clock_ms())
 
     async def _sweep(self, user: str) -> None:
         """Tell senders what expired, then make tombstones of it."""

@@ -74,12 +74,14 @@ class Appended(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """`device` of `user` processed all up to `seq`; receipts up to `settled` are durable (0: none are known to be)."""
+    """`device` of `user` processed all up to `seq`; receipts up to `settled` are durable (0: none are known to be).
+    `generation` is the queue's that these seqs count in, b"" = not said."""
 
     user: str
     device: str
     seq: int
     settled: int
+    generation: bytes = b""
 
 
 class Owed(NamedTuple):
@@ -177,7 +179,8 @@ class SentQueue(Protocol):
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """Move cursors forward (never back, never over head) and trim what every known device has processed.
 
-        An ack of a device that is not known is ignored.
+        An ack of a device that is not known is ignored, and one of another generation than the queue's: it waited while
+        the queue was made anew, and would trim what nobody has seen.
         """
 
     async def open(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Opened:

@@ -70,17 +70,17 @@ class Routed:
 
 
 def plan(posts: Iterable[Post]) -> Plan:
-    """Sort the posts of one shard. Acks of one device are folded into the furthest."""
+    """Sort the posts of one shard. Acks of one device are folded into the furthest of each generation."""
     out = Plan()
     entries: dict[str, list[Entry]] = {}
-    acks: dict[tuple[str, str], int] = {}
+    acks: dict[tuple[str, str, bytes], int] = {}
     for post in posts:
         kind = post.kind
         if kind == PostKind.ENTRY:
             # the slice is the Entry: EntryPost is (kind, to, *Entry)
             entries.setdefault(post[1], []).append(Entry._make(post[2:]))
         elif isinstance(post, AckPost):
-            key = (post.user, post.device)
+            key = (post.user, post.device, post.generation)
             acks[key] = max(post.seq, acks.get(key, 0))
         elif isinstance(post, SignalPost):
             out.signals.setdefault(post.to, []).append(post)
@@ -90,7 +90,7 @@ def plan(posts: Iterable[Post]) -> Plan:
             out.sweeps.add(post.user)
     out.appends = [Append(user, items) for user, items in entries.items()]
     out.appends += [Append(user, ()) for user in out.signals if user not in entries]
-    out.acks = [Ack(user, device, seq, 0) for (user, device), seq in acks.items()]
+    out.acks = [Ack(user, device, seq, 0, generation) for (user, device, generation), seq in acks.items()]
     return out
 
 

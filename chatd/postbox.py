@@ -93,7 +93,7 @@ class Postbox:
         self._wake = wake
         self._piles = [_Pile() for _ in range(shards)]
         self._shard_of: dict[str, int] = {}
-        self._acks: list[dict[tuple[str, str], int]] = [{} for _ in range(shards)]
+        self._acks: list[dict[tuple[str, str, bytes], int]] = [{} for _ in range(shards)]
         self._aging: set[int] = set()  # shards whose acks were there at the last call of age_acks
         self._due: set[int] = set()  # shards whose acks wait for no message any more
         self._waiting = 0
@@ -121,13 +121,14 @@ class Postbox:
         """Take a status: delivery to a device stopped."""
         self._put(post.user, post, 0, None)
 
-    def ack(self, user: str, device: str, seq: int) -> None:
-        """Take an acknowledgement; a later one of the same device takes its place. Bounded by the sessions there are.
+    def ack(self, user: str, device: str, seq: int, generation: bytes) -> None:
+        """Take an acknowledgement; a later one of the same device and queue takes its place. Bounded by the sessions there
+        are.
 
         It leaves with the next message for its shard, or when age_acks was called twice: nobody waits for it (a lost one
         is repeated by the next), and alone it costs as much as a message.
         """
-        self._acks[self._shard(user)][user, device] = seq
+        self._acks[self._shard(user)][user, device, generation] = seq
 
     def age_acks(self) -> bool:
         """What waited at the last call leaves at the next flush. Whether to call again."""
@@ -164,8 +165,8 @@ class Postbox:
             if acks and (pile.posts or shard in self._due) and self._inbound.is_ready:
                 self._acks[shard] = {}
                 self._due.discard(shard)
-                for (user, device), seq in acks.items():
-                    self._put(user, AckPost(PostKind.ACK, user, device, seq), 0, None)
+                for (user, device, generation), seq in acks.items():
+                    self._put(user, AckPost(PostKind.ACK, user, device, seq, generation), 0, None)
             while pile.posts and self._inbound.is_ready:
                 self._post_pile(shard, pile)
 
@@ -238,7 +239,7 @@ class Postbox:
         """Acknowledgements are not refused, they wait on: nobody would send them again."""
         for post in posts:
             if isinstance(post, AckPost):
-                shard, key = self._shard(post.user), (post.user, post.device)
+                shard, key = self._shard(post.user), (post.user, post.device, post.generation)
                 self._acks[shard][key] = max(post.seq, self._acks[shard].get(key, 0))
                 self._due.add(shard)
 

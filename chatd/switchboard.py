@@ -111,7 +111,7 @@ class Switchboard:
         self._pinged: list[Line] = []
         self._is_aging = False  # ACKs wait in the postbox, and a timer is on its way for them
         self._stalled: set[Line] = set()  # whose read failed: the store is down
-        self._acked: dict[tuple[str, str], int] = {}  # while the store is full; for ACK_WAIT_S at most
+        self._acked: dict[tuple[str, str, bytes], int] = {}  # while the store is full; for ACK_WAIT_S at most
         self._woken = False
         self._ids = itertools.count(1)
         self.now_s: Callable[[], float] = self._loop.time
@@ -227,13 +227,14 @@ class Switchboard:
     def _acknowledge(self, line: Line, effect: Acknowledge) -> None:
         _ack_read()
         self.counts.acks += 1
-        self.postbox.ack(line.session.user, line.session.device, effect.seq)
+        session = line.session
+        self.postbox.ack(session.user, session.device, effect.seq, session.generation)
         if self.tracer.watched:
             self.tracer.acked(line, effect.seq)
         if self.gate.store_full:
             if not self._acked:
                 self._loop.call_later(ACK_WAIT_S, lambda: self.spawn(self._acknowledge_now()))
-            self._acked[line.session.user, line.session.device] = effect.seq
+            self._acked[session.user, session.device, session.generation] = effect.seq
         if not self._is_aging:
             self._is_aging = True
             self._loop.call_later(ACK_WAIT_S / 2, self._age_acks)
@@ -249,7 +250,7 @@ class Switchboard:
         So they go there directly as well. What is owed for them is found when they come by the shard."""
         acked, self._acked = self._acked, {}
         try:
-            acks = [Ack(user, device, seq, 0) for (user, device), seq in acked.items()]
+            acks = [Ack(user, device, seq, 0, generation) for (user, device, generation), seq in acked.items()]
             await self.sent_queue.acknowledge(acks, self.now_ms())
         except LinkDown as down:
             self.log.info("acks_put_off", error=str(down))

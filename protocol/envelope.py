@@ -62,12 +62,13 @@ class SignalPost(NamedTuple):
 
 
 class AckPost(NamedTuple):
-    """`device` of `user` processed all up to `seq`."""
+    """`device` of `user` processed all up to `seq` of the queue of this generation (b"": an older daemon does not say)."""
 
     kind: int
     user: str
     device: str
     seq: int
+    generation: bytes = b""
 
 
 class TroublePost(NamedTuple):

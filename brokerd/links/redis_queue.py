@@ -144,7 +144,10 @@ class RedisSentQueue:
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """One script an ack, one round trip."""
         bounds = (OWED_MAX, OWED_BYTES_MAX, now_ms, SEEN_AGAIN_MS)
-        commands = [self._acknowledge(*_keys(ack.user, "mqct"), *ack[1:], *bounds) for ack in acks]
+        commands = [
+            self._acknowledge(*_keys(user, "mqct"), device, seq, settled, *bounds, generation)
+            for user, device, seq, settled, generation in acks
+        ]
         return [
             self._acked(ack, reply) if reply else _NOTHING
             for ack, reply in zip(acks, await self._link.pipeline(commands, is_save=True), strict=True)

@@ -109,7 +109,7 @@ def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]
 
 def _acknowledge(ledger: Ledger, ack: Ack, now_ms: int) -> Acked:
     state = ledger.state(ack.user)
-    if state is None:
+    if state is None or ack.generation not in (b"", state.generation):
         return Acked(())
     if ack.device:
         place = state.devices.get(ack.device)

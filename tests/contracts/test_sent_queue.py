@@ -6,7 +6,7 @@ import pytest
 
 from brokerd.links.gaps import GAPS_MAX
 from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Owed, SentQueue, Stored
-from protocol.wire import Flag, Type
+from protocol.wire import GENERATION_BYTES, Flag, Type
 from tests.contracts.letters import CAT, DAY, GEN, NOW, ack, bodies, floor, letter, letters, results, save
 from tests.contracts.store_factories import RETENTION_S, Bounds
 
@@ -262,6 +262,21 @@ async def test_what_is_owed_names_the_generation_that_its_seqs_count_in(bob: Sen
     await save(bob, letters(1, 1, flags=Flag.RECEIPT))
     [answer] = await bob.acknowledge([Ack("bob", "phone", 1, 0)], NOW)
     assert (len(answer.owed), answer.generation) == (1, GEN)
+
+
+async def test_an_ack_that_waited_while_the_queue_was_made_anew_moves_nothing(bob: SentQueue) -> None:
+    await bob.delete_user("bob")
+    anew = b"2" * GENERATION_BYTES
+    await bob.open("bob", "phone", anew, NOW)
+    await save(bob, letters(1, 3, flags=Flag.RECEIPT))
+    old = [Ack("bob", "phone", 3, 3, GEN), Ack("bob", "", 0, 3, GEN)]
+    assert [list(answer.owed) for answer in await bob.acknowledge(old, NOW)] == [[], []]
+    assert (await bob.open("bob", "phone", GEN, NOW)).cursor == 0
+    assert await bodies(bob) == [b"letter 1", b"letter 2", b"letter 3"]
+    [answer] = await bob.acknowledge([Ack("bob", "phone", 2, 0, anew)], NOW)
+    assert [item.seq for item in answer.owed] == [1, 2]
+    [answer] = await bob.acknowledge([Ack("bob", "phone", 3, 2)], NOW)
+    assert [item.seq for item in answer.owed] == [3], "an older daemon says no generation"
 
 
 async def test_what_was_settled_in_part_is_owed_from_there_on(bob: SentQueue) -> None:

@@ -93,6 +93,13 @@ def test_acknowledgements_of_one_device_are_folded_into_the_furthest() -> None:
     assert work.acks == [Ack("bob", "phone", 4, 0), Ack("bob", "tablet", 2, 0)]
 
 
+def test_acknowledgements_of_a_queue_that_was_made_anew_are_not_folded_into_those_of_the_new_one() -> None:
+    work = plan(
+        AckPost(PostKind.ACK, "bob", "phone", seq, generation) for seq, generation in ((9, b"old"), (2, b"new"))
+    )
+    assert work.acks == [Ack("bob", "phone", 9, 0, b"old"), Ack("bob", "phone", 2, 0, b"new")]
+
+
 # --- frames -------------------------------------------------------------------------------------------------------
 
 

@@ -52,7 +52,8 @@ async def test_an_acknowledgement_leaves_by_itself_soon(room: NodeRoom) -> None:
     room.hand(framed(1, 2))
     ann.say(Ack(1, 0), Ack(2, 0))
     await until(lambda: len(deliveries) == 1)
-    assert unpack_posts(deliveries[0].body)[1] == [AckPost(2, "ann", "laptop", 2)]
+    opened = await room.real_store.open("ann", "laptop", b"", 0)
+    assert unpack_posts(deliveries[0].body)[1] == [AckPost(2, "ann", "laptop", 2, opened.generation)]
 
 
 async def test_who_has_too_much_unanswered_is_not_read_though_the_socket_has_room_again(room: NodeRoom) -> None:

@@ -31,8 +31,7 @@ When only connections were lost, a message is on the screen within 2 s.
 **Not modelled**: TLS, WebSocket, HTTP, accounts; memory and bounds but those of a user's queue; partitions between the
 members of RabbitMQ or Redis; clocks that differ; bytes that are damaged; a store that lost its newest seconds (one that
 came back empty is). For those there are tests/faults and `make chaos`. Of a store that came back empty nothing is asked of
-what was said before everybody was in again and the last of the old sessions had ended (an ACK that waits in RabbitMQ
-meanwhile is taken for one of the new queue), nor are the copies of that world.
+what was said before everybody was in again, nor are the copies of that world.
 
 **Bugs that must be found** are in planted.py: two of each of five kinds.
 """

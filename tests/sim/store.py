@@ -222,7 +222,7 @@ class Store(Register):
     def _acknowledge(self, ack: Ack, now_ms: int) -> list[Owed]:
         queue = self.queues.get(ack.user)
         device = queue.devices.get(ack.device) if queue is not None else None
-        if queue is None or (ack.device and device is None):
+        if queue is None or (ack.device and device is None) or ack.generation not in (b"", queue.generation):
             return []
         if device is not None:
             device.cursor = max(device.cursor, min(ack.seq, queue.head))

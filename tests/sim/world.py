@@ -25,7 +25,6 @@ STORM_S: Final = 6.0
 GENTLE_S: Final = 60.0  # long and quiet: nothing comes by soon that would repair a lost hand-over
 HEAL_S_MAX: Final = 150.0
 SLOW_S_MAX: Final = 3.0
-ZOMBIE_S_MAX: Final = 6.0  # a node hears of a cut connection so late
 DOORSTEP_S: Final = 0.04  # about what a message takes to the store, or a login
 USERS: Final = ("ann", "bob", "cid")
 TTLS_S: Final = (1, 3, 10)
@@ -91,9 +90,7 @@ class World:
         await self._storm()
         self.odds = Odds()
         if self.ledger.emptied:
-            await asyncio.sleep(ZOMBIE_S_MAX)
             await self._until(self._are_all_in, "not all came back to the empty store")
-            await self._until(self.rabbit.is_empty, "the queues do not run empty")
             self.ledger.settled()
             await self._last_words()
         await self._be_done(lambda: promises.unanswered(self.ledger))

@@ -4,12 +4,13 @@
 -- KEYS  1 m  2 q  3 c  4 t
 -- ARGV  1 device ("" = none: only what is owed)  2 seq  3 settled  4 owed_max  5 owed bytes_max  6 now_ms
 --       7 after how many ms a device counts as seen again
+--       8 generation of the queue in which 2 and 3 count ("" = not said)
 -- Gives generation, seq, entry, seq, entry, …; nothing when nothing is owed.
 local device = ARGV[1]
 local was = device ~= '' and redis.call('HGET', KEYS[3], device)
 if device ~= '' and not was then return {} end
 local meta = redis.call('HMGET', KEYS[1], 'f', 'd', 'w', 'b', 'g')
-if not meta[1] then return {} end
+if not meta[1] or (ARGV[8] ~= '' and ARGV[8] ~= meta[5]) then return {} end
 local floor, done, receipts, bytes = number(meta[1]), number(meta[2]), number(meta[3]), number(meta[4])
 local head = floor + redis.call('LLEN', KEYS[2])
 local seen = device ~= '' and number(redis.call('HGET', KEYS[4], device))
