@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import h11
+import structlog
 
 from brokerd.daemon import StartFailed
 from brokerd.metrics import Metrics
@@ -19,6 +20,8 @@ from brokerd.metrics import Metrics
 HEAD_BYTES_MAX: Final = 16 * 1024
 CONNECTIONS_MAX: Final = 32
 ANSWER_S_MAX: Final = 5.0
+
+_log = structlog.get_logger("brokerd.health_port")
 
 
 class Answer(NamedTuple):
@@ -53,24 +56,25 @@ async def health_port(
         yield None
         return
     serving: set[asyncio.Task[None]] = set()
+    async with asyncio.TaskGroup() as tasks:
 
-    def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(serving) >= CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(_serve(reader, writer, metrics, parts))
-        serving.add(task)
-        task.add_done_callback(serving.discard)
+        def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if len(serving) >= CONNECTIONS_MAX:
+                writer.transport.abort()
+                return
+            task = tasks.create_task(_serve(reader, writer, metrics, parts))
+            serving.add(task)
+            task.add_done_callback(serving.discard)
 
-    try:
-        server = await asyncio.start_server(arrived, host, port, limit=HEAD_BYTES_MAX)
-    except OSError as fault:
-        raise StartFailed(f"cannot listen: {fault.strerror or fault}; http.host and http.port say where") from fault
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        server.close()
-        for task in serving:
-            task.cancel()
+        try:
+            server = await asyncio.start_server(arrived, host, port, limit=HEAD_BYTES_MAX)
+        except OSError as fault:
+            raise StartFailed(f"cannot listen: {fault.strerror or fault}; http.host and http.port say where") from fault
+        async with server:
+            yield server.sockets[0].getsockname()[1]
+            server.close()
+            for task in serving:
+                task.cancel()
 
 
 async def _serve(
@@ -83,6 +87,9 @@ async def _serve(
         async with asyncio.timeout(ANSWER_S_MAX):
             await _exchange(reader, writer, metrics, parts)
     except (OSError, TimeoutError):
+        writer.transport.abort()
+    except Exception:  # who only looks must not end the broker of all
+        _log.exception("health_port_failed")
         writer.transport.abort()
     finally:
         writer.close()
