@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test compose-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
+.PHONY: install uninstall deb systemd-test compose-test alerts-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -116,6 +116,15 @@ deb: ## a Debian package in dist/ (needs debhelper)
 SYSTEMD_ROOT ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/systemd-root
 systemd-test: $(READY) deb ## as root: that package on a machine with a real systemd (debootstrap, systemd-container); kept in SYSTEMD_ROOT
 	SYSTEMD_ROOT=$(SYSTEMD_ROOT) CHATD_DEB="$$(ls -t dist/*.deb | head -1)" $(BIN)/python -m pytest -s tests/systemd/booted.py tests/systemd/booted_cluster.py
+
+PROMTOOL := $(BIN)/promtool
+$(PROMTOOL): | $(READY) # of Debian's package, without its service
+	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || { folder=$$(mktemp -d); \
+	(cd "$$folder" && apt-get download -q prometheus >/dev/null && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xf - ./usr/bin/promtool) && \
+	mv "$$folder/usr/bin/promtool" $@; rm -rf "$$folder"; test -x $@; }
+
+alerts-test: $(PROMTOOL) services ## the alert rules and the dashboard: promtool's checks and tests, and that each metric is exported
+	$(BIN)/python -m pytest -q tests/operate/test_alerts.py
 
 DOCKER_FOLDER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatd/docker
 compose-test: $(READY) ## as root: build the image and bring compose.yaml up on a Docker of its own (docker.io, docker-compose), kept in DOCKER_FOLDER
