@@ -70,7 +70,8 @@ class Talk:
             while len(self.heard) < len(self.said) or len(self.delivered) < len(self.said):
                 self._news.clear()
                 await self._news.wait()
-        assert self.heard == self.said  # all of it, once, in order, with the ids that the sender knows
+        # all of it, once, with the ids that the sender knows, in the order in which it was posted: ids end with the cid
+        assert self.heard == sorted(self.said)
         assert self.delivered == {id_ for id_, _ in self.said}
 
 

@@ -69,7 +69,7 @@ async def redis_full(site: Site, room_mib: int = 64, payload_bytes: int = 8_192,
     assert site.cluster is not None
     redis, node, number = site.cluster.redis, site.nodes[0], next(_numbers)
     used = _info(redis.command("INFO", "memory"), b"used_memory")
-    quota = 2 * room_mib * 2**20 // payload_bytes // FILLERS
+    quota = 8 * room_mib * 2**20 // payload_bytes // FILLERS  # more than leaves before a node looks at Redis again
     spec = site.spec(
         "flood", f"rf{number}n", 100, senders=FILLERS, receivers=FILLERS, bytes=payload_bytes, window=1, quota=quota, late=1,
         seconds=s_max, drain_s=90.0,
