@@ -32,7 +32,7 @@ from brokerd.ports import (
     SentQueue,
     Shards,
 )
-from brokerd.route import Handed, Plan, Routed, delivered_posts, expired_posts, plan, route, route_part
+from brokerd.route import Handed, Plan, Routed, expired_posts, plan, route, route_part, told_posts
 from brokerd.salvage import Salvage, remainder, told
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
@@ -332,7 +332,7 @@ class Broker:
             [answer] = await self._store.acknowledge([ack], self._clock_ms())
         while answer.owed:
             _device_acked()
-            posts = delivered_posts(ack.user, answer.owed, self._clock_ms(), answer.generation)
+            posts = told_posts(ack.user, answer.owed, self._clock_ms(), answer.generation)
             await self._post_all(posts)
             _receipts_posted()
             self.counts.receipts += len(posts)

@@ -84,8 +84,14 @@ class Ack(NamedTuple):
     generation: bytes = b""
 
 
+# Kept with an entry's flags, and shown in Owed only: `expired` gave it, so its sender is told EXPIRED, whoever acknowledges it
+# from then on. One step of the store decides, and a message has one end.
+EXPIRING: Final = 0x40
+
+
 class Owed(NamedTuple):
-    """An entry whose sender must be told what became of it. `body` is its DELIVER body, `flags` its flags."""
+    """An entry whose sender must be told what became of it. `body` is its DELIVER body, `flags` its flags: with EXPIRING
+    its receipt is EXPIRED, else DELIVERED."""
 
     seq: int
     flags: int
@@ -201,7 +207,8 @@ class SentQueue(Protocol):
     async def expired(self, user: str, now_ms: int, count_max: int) -> list[Owed]:
         """Entries whose time is over and which are not yet tombstones, oldest first, for receipts to their senders.
 
-        Nothing is changed. Entries of type DELIVER whose seq every device acknowledged are never among them.
+        What is given with Flag.RECEIPT is EXPIRING from now on, and is given again until it is buried. Entries of type
+        DELIVER whose seq every device acknowledged are never among them, nor are those whose receipts an ack made due.
         """
 
     async def bury(self, user: str, seqs: Sequence[int], reason: int, now_ms: int) -> None:

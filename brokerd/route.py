@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgpack
 
-from brokerd.ports import FULL, NO_USER, Ack, Append, Appended, Entry, Owed, Seat
+from brokerd.ports import EXPIRING, FULL, NO_USER, Ack, Append, Appended, Entry, Owed, Seat
 from protocol.codec import decode, encode_body
 from protocol.envelope import (
     AckPost,
@@ -171,6 +171,13 @@ def status_post(sender: str, peer: str, status: Status, id_: bytes, now_ms: int,
     body = encode_body(Receipt(0, 0, peer, int(status), (id_,), now_ms, int(reason)))
     origin = b"s" + bytes((status,)) + id_
     return EntryPost(PostKind.ENTRY, sender, origin, 0, int(Type.RECEIPT), 0, now_ms + TTL_S_MAX * 1000, body)
+
+
+def told_posts(user: str, owed: Sequence[Owed], now_ms: int, generation: bytes) -> list[EntryPost]:
+    """What an ack made due: DELIVERED, but EXPIRED for what was claimed by a sweep before the ack came."""
+    delivered = [item for item in owed if not item.flags & EXPIRING]
+    expiring = [item for item in owed if item.flags & EXPIRING]
+    return delivered_posts(user, delivered, now_ms, generation) + expired_posts(user, expiring, now_ms)
 
 
 def delivered_posts(user: str, owed: Sequence[Owed], now_ms: int, generation: bytes) -> list[EntryPost]:

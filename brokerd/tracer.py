@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from brokerd.ports import Append, Appended, Entry, Owed
+from brokerd.ports import EXPIRING, Append, Appended, Entry, Owed
 from brokerd.route import BOUNCE_CODES, Plan, Routed, sender_of
 from brokerd.support_ports import Hop, HopKind
 from brokerd.tracing import DETAIL_CHARS_MAX, HopBuffer, Sample, id_of, is_message_id
@@ -81,7 +81,8 @@ class BrokerTracer:
         """The sample's DELIVERED receipts are durable."""
         if self._sample.want == 0:
             for item in owed:
-                self._note_body(item.body, HopKind.RECEIPT, user, item.seq, is_sampled=True)
+                if not item.flags & EXPIRING:
+                    self._note_body(item.body, HopKind.RECEIPT, user, item.seq, is_sampled=True)
 
     def expired(self, user: str, owed: Sequence[Owed]) -> None:
         """The time of these entries of the user's queue was over."""

@@ -31,6 +31,7 @@ from brokerd.links.redis_scripts import Script, ask, is_broken
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Command
 from brokerd.ports import (
+    EXPIRING,
     FULL,
     Ack,
     Acked,
@@ -81,7 +82,7 @@ class RedisSentQueue:
         self._read = Script(link, "read", keys=2)
         self._heads = Script(link, "heads", keys=2)
         self._trouble = Script(link, "trouble", keys=2, frees=True)
-        self._expired = Script(link, "expired", keys=3)
+        self._expired = Script(link, "expired", keys=3, frees=True)
         self._bury = Script(link, "bury", keys=3, frees=True)
         self._create = Script(link, "create", keys=1)
         self._status = Script(link, "status", keys=4)
@@ -201,9 +202,9 @@ class RedisSentQueue:
         return [user.decode() for user in users]
 
     async def expired(self, user: str, now_ms: int, count_max: int) -> list[Owed]:
-        """What has expired. The RECEIPT flag is gone from what was DELIVERED to a device before."""
+        """What has expired. The RECEIPT flag is gone from that whose sender was told before."""
         command = self._expired(*_keys(user, "mqc"), now_ms, count_max, OWED_BYTES_MAX)
-        reply = await ask(self._link, command)
+        reply = await ask(self._link, command, is_save=True)
         triples = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
         return [Owed(seq, flags, entry[_HEAD_BYTES:]) for seq, flags, entry in triples]
 
@@ -245,4 +246,4 @@ def _pairs(flat: Sequence[bytes]) -> zip[tuple[bytes, bytes]]:
 
 def _stored(entry: bytes) -> Stored:
     type_, flags, expires_ms = _HEAD.unpack_from(entry)
-    return Stored(type_, flags, expires_ms, entry[_HEAD_BYTES:])
+    return Stored(type_, flags & ~EXPIRING, expires_ms, entry[_HEAD_BYTES:])

@@ -13,14 +13,14 @@ from hiredis import ReplyError
 from brokerd.links.gaps import GAPS_MAX
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Command
-from brokerd.ports import FULL, NO_USER, REPEAT, LinkDown
+from brokerd.ports import EXPIRING, FULL, NO_USER, REPEAT, LinkDown
 from protocol.wire import Flag, Type
 
 _FOLDER: Final = Path(__file__).with_name("lua")
 _NUMBERS: Final = (
     f"local DELIVER, SENT, RECEIPT, READ_SYNC = {Type.DELIVER:d}, {Type.SENT:d}, {Type.RECEIPT:d}, {Type.READ_SYNC:d}\n"
     f"local FLAG_RECEIPT, REPEAT, FULL, NO_USER = {Flag.RECEIPT:d}, {REPEAT}, {FULL}, {NO_USER}\n"
-    f"local GAPS_MAX = {GAPS_MAX}\n"
+    f"local GAPS_MAX, EXPIRING = {GAPS_MAX}, {EXPIRING}\n"
 )
 # Redis at its maxmemory refuses what may grow it. These scripts may: each adds a few bytes at most, and without them nobody
 # could log in, fetch what waits and acknowledge it, so that memory would never be freed.

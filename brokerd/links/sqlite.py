@@ -135,7 +135,7 @@ class SqliteSentQueue:
 
     async def expired(self, user: str, now_ms: int, count_max: int) -> list[Owed]:
         """Entries whose time is over."""
-        return await self._writer.call(lambda it: upkeep.expired(it, user, now_ms, count_max), writes=False)
+        return await self._writer.call(lambda it: upkeep.expired(it, user, now_ms, count_max))
 
     async def bury(self, user: str, seqs: Sequence[int], reason: int, now_ms: int) -> None:
         """Turn entries into tombstones."""

@@ -12,7 +12,7 @@ from brokerd.links import sqlite_schema as sql
 from brokerd.links.gaps import open_gap
 from brokerd.links.sqlite_ledger import Ledger
 from brokerd.links.sqlite_state import Device, UserState
-from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Acked, Append, Entry, Opened, Owed, Page, Stored
+from brokerd.ports import EXPIRING, FULL, NO_USER, REPEAT, Ack, Acked, Append, Entry, Opened, Owed, Page, Stored
 from protocol.wire import Flag, Type
 
 DAY_MS: Final = 24 * 3600 * 1000
@@ -181,7 +181,8 @@ def read(ledger: Ledger, user: str, after: int, count_max: int, bytes_max: int) 
     room = bytes_max
     if after < state.head:
         for row in ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after, max(count_max, 1))):
-            stored = Stored(*row)
+            type_, flags, expires_ms, body = row
+            stored = Stored(type_, flags & ~EXPIRING, expires_ms, body)
             room -= len(stored.body)
             if room < 0 and entries:
                 break

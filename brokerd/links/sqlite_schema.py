@@ -96,12 +96,14 @@ ENTRIES_OWED: Final = (
     "ORDER BY seq LIMIT ?"
 )  # fmt: skip
 # What asked for a receipt and was delivered to a device: told (seq <= :delivered) it comes without the RECEIPT flag, to be
-# buried in silence; owed (up to :top) it does not come, for burying it would lose its DELIVERED.
+# buried in silence, as a copy of what the user sent does; owed (up to :top) it does not come, for burying it would lose its
+# receipt.
 ENTRIES_EXPIRED: Final = (
-    "SELECT seq, CASE WHEN type = :deliver AND seq <= :delivered THEN flags & ~:asks ELSE flags END, body FROM entries "
+    "SELECT seq, CASE WHEN type != :deliver OR seq <= :delivered THEN flags & ~:asks ELSE flags END, body FROM entries "
     "WHERE uid = :uid AND type > 0 AND expires_ms BETWEEN 1 AND :now_ms AND NOT (type = :deliver AND (seq <= :slowest "
     "OR (flags & :asks AND seq > :delivered AND seq <= :top))) ORDER BY seq LIMIT :count_max"
 )
+ENTRY_MARK: Final = "UPDATE entries SET flags = flags | ? WHERE uid = ? AND seq = ?"
 ENTRY_SIZE: Final = "SELECT LENGTH(body) FROM entries WHERE uid = ? AND seq = ? AND type > 0"
 ENTRY_BURY: Final = "UPDATE entries SET type = 0, flags = 0, body = ? WHERE uid = ? AND seq = ?"
 ENTRY_FIRST_LIVE: Final = "SELECT seq FROM entries WHERE uid = ? AND seq > ? AND type > 0 ORDER BY seq LIMIT 1"

@@ -8,7 +8,7 @@ from typing import Final
 from brokerd.links import sqlite_schema as sql
 from brokerd.links.sqlite_ledger import Ledger
 from brokerd.links.sqlite_moves import ASKS, DAY_MS, DELIVER
-from brokerd.ports import Owed, QueueStatus
+from brokerd.ports import EXPIRING, Owed, QueueStatus
 
 DEDUPE_DAYS: Final = 60  # twice the longest a client may keep an unanswered message under its old cid
 PRUNED_ROWS_MAX: Final = 1000  # old dedupe rows dropped by one call of `due`: a slice, so that nobody waits for it
@@ -28,7 +28,11 @@ def expired(ledger: Ledger, user: str, now_ms: int, count_max: int) -> list[Owed
         "uid": state.uid, "now_ms": now_ms, "count_max": count_max, "deliver": DELIVER, "asks": ASKS,
         "delivered": state.delivered, "slowest": state.slowest_cursor(), "top": state.furthest_cursor(),
     }  # fmt: skip
-    return [Owed(*row) for row in ledger.connection.execute(sql.ENTRIES_EXPIRED, values)]
+    ledger.flush()
+    found = [Owed(*row) for row in ledger.connection.execute(sql.ENTRIES_EXPIRED, values)]
+    marks = [(EXPIRING, state.uid, seq) for seq, flags, _ in found if flags & ASKS and not flags & EXPIRING]
+    ledger.connection.executemany(sql.ENTRY_MARK, marks)
+    return [Owed(seq, flags & ~EXPIRING, body) for seq, flags, body in found]
 
 
 def bury(ledger: Ledger, user: str, seqs: Sequence[int], reason: int) -> None:

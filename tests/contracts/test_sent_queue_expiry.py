@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brokerd.ports import Owed, SentQueue
+from brokerd.ports import EXPIRING, Owed, SentQueue
 from protocol.wire import Flag, Type
 from tests.contracts.letters import GEN, GONE, NOW, ack, floor, letter, letters, save
 
@@ -75,6 +75,52 @@ async def test_a_message_that_was_delivered_to_one_device_is_not_told_expired_as
     assert len(await ack(bob, "phone", 1)) == 1
     assert await ack(bob, "phone", 1, settled=1) == []
     assert [(item.seq, item.flags) for item in await bob.expired("bob", NOW + 1, 10)] == [(1, 0)]
+
+
+async def test_what_a_sweep_is_about_to_tell_expired_is_not_told_delivered_by_an_ack_that_comes_meanwhile(
+    bob: SentQueue,
+) -> None:
+    await save(bob, [*letters(1, 2, expires_ms=NOW + 1, flags=Flag.RECEIPT), letter(3, b"c", flags=Flag.RECEIPT)])
+    assert await bob.expired("bob", NOW + 1, 1) == [Owed(1, Flag.RECEIPT, b"letter 1")]
+    owed = [Owed(1, Flag.RECEIPT | EXPIRING, b"letter 1"), Owed(2, Flag.RECEIPT, b"letter 2")]
+    assert await ack(bob, "phone", 2) == owed
+    assert await ack(bob, "", 0) == owed, "whoever tells after a crash tells the same"
+    assert await floor(bob) == 0, "nothing leaves before it is told"
+    await bob.bury("bob", [1], GONE, NOW + 1)
+    assert await ack(bob, "", 0) == owed[1:]
+    assert await ack(bob, "phone", 3, settled=2) == [Owed(3, Flag.RECEIPT, b"c")]
+    assert await ack(bob, "phone", 3, settled=3) == []
+    assert await floor(bob) == 3
+
+
+async def test_what_an_ack_told_expired_is_buried_in_silence(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, letters(1, 1, expires_ms=NOW + 1, flags=Flag.RECEIPT))
+    assert len(await bob.expired("bob", NOW + 1, 9)) == 1
+    assert [item.flags for item in await ack(bob, "phone", 1)] == [Flag.RECEIPT | EXPIRING]
+    assert await bob.expired("bob", NOW + 1, 9) == [], "it is being told"
+    assert await ack(bob, "phone", 1, settled=1) == []
+    assert await bob.expired("bob", NOW + 1, 9) == [Owed(1, 0, b"letter 1")]
+
+
+async def test_a_sweep_that_died_before_it_buried_tells_the_same_again_and_no_device_sees_the_mark(
+    bob: SentQueue,
+) -> None:
+    flags = Flag.RECEIPT | Flag.READ_RECEIPT
+    await save(bob, letters(1, 2, expires_ms=NOW + 1, flags=flags))
+    first = await bob.expired("bob", NOW + 1, 9)
+    assert first == [Owed(1, flags, b"letter 1"), Owed(2, flags, b"letter 2")]
+    assert await bob.expired("bob", NOW + 1, 9) == first
+    page = await bob.read("bob", 0, 9, 1000)
+    assert [tuple(entry) for entry in page.entries] == [
+        (Type.DELIVER, flags, NOW + 1, b"letter %d" % n) for n in (1, 2)
+    ]
+
+
+async def test_nobody_is_told_that_a_copy_of_what_the_user_sent_expired(bob: SentQueue) -> None:
+    await bob.open("bob", "tablet", GEN, NOW)
+    await save(bob, [letter(1, type=Type.SENT, flags=Flag.RECEIPT, expires_ms=NOW + 1)])
+    assert [(item.seq, item.flags) for item in await bob.expired("bob", NOW + 1, 9)] == [(1, 0)]
 
 
 async def test_an_ack_from_before_what_expired_at_the_front_owes_nothing_of_what_stands_behind(bob: SentQueue) -> None:

@@ -335,6 +335,23 @@ async def test_what_expired_is_buried_only_when_its_sender_was_told(room: BackRo
     assert len(await room.read("ann")) == 1
 
 
+async def test_an_acknowledgement_that_meets_a_sweep_tells_the_same_end(room: BackRoom) -> None:
+    await room.open("ann")
+    await room.open("bob")
+    await room.post(entry(1, flags=ASKS, expires_ms=NOW_MS + 1), entry(2, flags=ASKS))
+    room.now_ms = NOW_MS + 2
+    room.store.held["expired"] = asyncio.Event()
+    await room.post(SweepPost(PostKind.SWEEP, "bob"))
+    await until(lambda: "expired" in room.store.calls)
+    await room.post(ack(2))
+    await until(lambda: _has_receipts(room, 2))
+    room.store.held["expired"].set()
+    await until(lambda: room.broker.counts.expired == 1)
+    await until(lambda: _is_trimmed(room, "bob", 2))
+    told = [(status, ids) for status, ids, _ in receipts(await room.read("ann"))]
+    assert sorted(told) == [(Status.DELIVERED, (id_of(2),)), (Status.EXPIRED, (id_of(1),))]
+
+
 # --- stale seats --------------------------------------------------------------------------------------------------
 
 

@@ -193,11 +193,12 @@ class Ledger:
 
     def _is_true(self, status: int, id_: bytes, said: Said) -> bool:
         if status == Status.DELIVERED:
-            return id_ in self.acked and said.wants_receipt and Status.FAILED not in said.told
+            ended = said.told.keys() & {Status.FAILED, Status.EXPIRED}
+            return id_ in self.acked and said.wants_receipt and not ended
         if status == Status.READ:
             return any(other.of == id_ and other.sender == said.to for other in self.said.values())
         if status == Status.EXPIRED:
-            return said.wants_receipt and 0 < said.expires_ms <= self.now_ms()
+            return said.wants_receipt and 0 < said.expires_ms <= self.now_ms() and Status.DELIVERED not in said.told
         return not self._is_seen(id_, said)
 
     def signalled(self, name: str, text: bytes) -> None:

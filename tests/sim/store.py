@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from brokerd.links.gaps import fill_gap, open_gap
 from brokerd.ports import (
+    EXPIRING,
     FULL,
     NO_USER,
     REPEAT,
@@ -253,7 +254,7 @@ class Store(Register):
             bytes_max -= len(item.body)
             if page and bytes_max < 0:
                 break
-            page.append(item)
+            page.append(item._replace(flags=item.flags & ~EXPIRING))
         return Page(after + 1, page, queue.head)
 
     def heads(self, users: Sequence[str]) -> list[int]:
@@ -273,8 +274,12 @@ class Store(Register):
                 continue
             if _asks(item) and queue.delivered < seq <= queue.furthest:
                 continue  # its receipt is on its way
-            told = Flag.RECEIPT if _asks(item) and seq <= queue.delivered else 0
-            found.append(Owed(seq, item.flags & ~told, item.body))
+            told = 0 if _asks(item) and seq > queue.delivered else Flag.RECEIPT
+            found.append(Owed(seq, item.flags & ~told & ~EXPIRING, item.body))
+        for seq, flags, _ in found[:count_max]:
+            if flags & Flag.RECEIPT:
+                at = seq - queue.floor - 1
+                queue.entries[at] = queue.entries[at]._replace(flags=flags | EXPIRING)
         return found[:count_max]
 
     def bury(self, user: str, seqs: Sequence[int], reason: int, now_ms: int) -> None:
