@@ -37,7 +37,7 @@ class Patient(Protocol):
     def stop_s_max(self) -> float:
         """How long a stop may take."""
 
-    def reload(self) -> None:
+    def reload(self) -> object:
         """Take a changed configuration over, or keep the old one and log why."""
 
 

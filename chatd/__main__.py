@@ -18,6 +18,8 @@ from chatd.auth.accounts import FileAccounts, open_accounts
 from chatd.auth.files import FileBroken
 from chatd.care import Care
 from chatd.config import ChatConfig, load
+from chatd.control import control_socket
+from chatd.desk import Desk
 from chatd.listener import Listeners
 from chatd.node import Node
 from chatd.switchboard import Switchboard
@@ -67,7 +69,9 @@ async def serve(
         lag = Lag()
         parts = replace(parts, statistics={**parts.statistics, "loop": lag.statistics})
         node = Node(config, parts, accounts, log, inherited_sockets())
-        async with supervised(Care(node, config, accounts, logs, log), stop, manager, log, lag):
+        care = Care(node, config, accounts, logs, log)
+        control = control_socket(config.control_path, Desk(node, care, stop, log), log)
+        async with control, supervised(care, stop, manager, log, lag):
             await node.run(stop, on_ready)
 
 

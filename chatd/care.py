@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from brokerd.daemon import StartFailed
@@ -11,7 +12,7 @@ from brokerd.settings import SettingsError
 from chatd.auth.accounts import FileAccounts
 from chatd.config import ChatConfig, load_again
 from chatd.node import Node
-from chatd.reload import reloaded
+from chatd.reload import Reloaded, reloaded
 
 CLOSE_S_MAX: Final = 15.0  # after the drain: closing what is left, leaving RabbitMQ and Redis
 
@@ -29,16 +30,16 @@ class Care:
         read_again: Callable[[], ChatConfig] = load_again,
     ) -> None:
         self._node = node
-        self._config = config
+        self.config = config
         self._accounts = accounts
         self._logs = logs
         self._log = log
         self._read_again = read_again
-        self._refused = False
+        self.refused: list[str] = []  # why the last reload was
 
     def status(self) -> str:
         """See Patient."""
-        return ("The last reload was refused, see the log; " if self._refused else "") + self._node.status()
+        return ("The last reload was refused, see the log; " if self.refused else "") + self._node.status()
 
     def fault(self) -> str:
         """See Patient."""
@@ -46,20 +47,27 @@ class Care:
 
     def stop_s_max(self) -> float:
         """See Patient."""
-        return self._config.drain_s_max + CLOSE_S_MAX
+        return self.config.drain_s_max + CLOSE_S_MAX
 
-    def reload(self) -> None:
-        """See Patient. Nothing changes before all of it was found good; no session is touched."""
+    def set_level(self, level: str) -> None:
+        """The least that is logged, until the next reload or start."""
+        self.config = replace(self.config, log=replace(self.config.log, level=level))
+        self._logs.set_level(level)
+        self._log.warning("log_level_set", level=level)
+
+    def reload(self) -> Reloaded | None:
+        """See Patient. Nothing changes before all of it was found good; no session is touched. None: it was refused."""
         try:
-            outcome = reloaded(self._config, self._read_again())
+            outcome = reloaded(self.config, self._read_again())
             self._node.take_over(outcome.config)
         except (SettingsError, StartFailed) as error:
-            self._refused = True
-            self._log.error("reload_refused", why=str(error).splitlines(), kept="the configuration before")
-            return
-        self._refused = False
-        self._config = outcome.config
+            self.refused = str(error).splitlines()
+            self._log.error("reload_refused", why=self.refused, kept="the configuration before")
+            return None
+        self.refused = []
+        self.config = outcome.config
         self._logs.set_level(outcome.config.log.level)
         self._accounts.look_again()
         told = self._log.warning if outcome.restart else self._log.info
         told("reloaded", changed=outcome.changed, need_a_restart=outcome.restart)
+        return outcome

@@ -162,6 +162,9 @@ class ChatConfig:
     lease_s: float = setting(
         15.0, "after a node's death its sessions stay in the register for at most this long", at_least=3, at_most=300
     )
+    control_socket: Path | None = setting(
+        None, "where chatctl reaches a running chatd (mode 0600); not set: `<node>.sock` in data_dir"
+    )
     drain_s_max: float = setting(10.0, "how long a stop may take", at_least=0, at_most=600)
     tcp: TcpSection = field(default_factory=TcpSection)
     http: HttpSection = field(default_factory=HttpSection)
@@ -193,6 +196,11 @@ class ChatConfig:
     def revoked_file(self) -> Path:
         """Where the closed accounts are listed."""
         return self.auth.revoked_file or self.data_dir / "revoked"
+
+    @property
+    def control_path(self) -> Path:
+        """The socket of a running chatd for chatctl."""
+        return self.control_socket or self.data_dir / f"{self.node}.sock"
 
     @property
     def store_file(self) -> Path:

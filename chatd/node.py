@@ -231,6 +231,19 @@ class Node:
             limits = config.limits
             self._open.board.take_over(config.wire_limits(), limits.outbox_bytes_max, limits.connections_max)
 
+    @property
+    def board(self) -> Switchboard | None:
+        """The sessions, once the doors are open."""
+        return self._open.board if self._open is not None else None
+
+    def health(self) -> dict[str, str]:
+        """Part → "up" or why not."""
+        return self._health(self._open.board) if self._open is not None else {"node": "starts"}
+
+    def connections(self) -> dict[str, int]:
+        """How many there are."""
+        return self._open.listeners.census.statistics() if self._open is not None else {}
+
     def status(self) -> str:
         """One line for people."""
         if self._open is None:

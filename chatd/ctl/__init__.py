@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     token.add_argument("--kid", metavar="KID", help="the key to sign with (default: the active one)")
     _add_support(groups, shared, command)
+    _add_live(groups, command)
     stores = groups.add_parser("store", help="the store as a whole", parents=[shared])
     says = "go on with a store that came back empty, or with another one, as it is"
     command(stores.add_subparsers(required=True, metavar="COMMAND"), "accept", "stores:accept_the_store", says)
@@ -122,6 +123,29 @@ def _add_support(groups: Commands, shared: argparse.ArgumentParser, command: Com
         if name == "requeue":
             says = "though later messages of their senders were saved; only for what surely never was"
             made.add_argument("--as-new", action="store_true", help=says)
+
+
+def _add_live(groups: Commands, command: Command) -> None:
+    """What a running chatd is asked over its local socket."""
+    status = command(groups, "status", "live:show_status", "show how the running chatd is")
+    who = command(groups, "who", "live:show_who", "list who is logged in here, with devices")
+    sessions = command(groups, "sessions", "live:show_sessions", "list sessions: since when, from where, what waits")
+    sessions.add_argument("name", metavar="USER", nargs="?", help="only this user's")
+    kick = command(groups, "kick", "live:kick_user", "end sessions; a client may come back (to keep it out: user del)")
+    kick.add_argument("name", metavar="USER")
+    kick.add_argument("device", metavar="DEVICE", nargs="?", help="only this one (default: all of the user)")
+    drain = command(groups, "drain", "live:drain_node", "end the running chatd as SIGTERM does: nothing is lost")
+    limits = command(groups, "limits", "live:show_limits", "show the limits that are in effect, and what is used")
+    again = command(
+        groups, "reload", "live:reload_node", "read the configuration again, as SIGHUP does, and say what changed"
+    )
+    level = command(
+        groups, "loglevel", "live:set_log_level", "show or set the least that is logged, until the next reload"
+    )
+    level.add_argument("level", nargs="?", choices=("debug", "info", "warning", "error"))
+    for made in (status, who, sessions, kick, drain, limits, again, level):
+        made.add_argument("--json", action="store_true", help="for scripts")
+        made.add_argument("--socket", metavar="PATH", help="of the chatd to ask (default: control_socket)")
 
 
 def _add_users(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:
