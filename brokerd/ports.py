@@ -257,6 +257,27 @@ class Register(Protocol):
         """Say that the node is gone (a clean stop)."""
 
 
+class Entered(NamedTuple):
+    """What a claim and an opening gave together."""
+
+    other: Seat | None  # see Register.claim
+    opened: Opened
+    seats: Sequence[Seat]  # the user's: on the claiming node, and on others whose lease lives
+
+
+class Entrance(Protocol):
+    """Register and SentQueue, where a session asks both: a login, and its end. Raises LinkDown; then each step may have been
+    carried out or not."""
+
+    async def enter(
+        self, user: str, seat: Seat, former: Seat | None, fresh_generation: bytes, now_ms: int
+    ) -> Entered:  # fmt: skip
+        """Register.claim, SentQueue.open and Register.seats, in this order."""
+
+    async def leave(self, places: Sequence[tuple[str, Seat]]) -> None:
+        """Register.release for each (user, seat)."""
+
+
 # --- queues --------------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,6 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
     )
     traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
     hops = HopBuffer(traces, log)
-
     watch = RedisWatch(redis, log)
 
     def health() -> dict[str, str]:
@@ -58,6 +57,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             inbox=inbox,
             sent_queue=store,
             register=store,
+            entrance=store,
             health=health,
             store_fault=lambda: redis.changed,
             store_full=lambda: watch.full,

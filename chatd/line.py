@@ -30,7 +30,7 @@ class Line:
     """Implements chatd.ports.Endpoint for the transport and Poster for the postbox."""
 
     __slots__ = (
-        "board", "claim", "closing", "is_lost", "log", "login_ms", "paused_s", "peer", "proof", "seat", "session", "wire",
+        "_log", "board", "claim", "closing", "is_lost", "login_ms", "paused_s", "peer", "proof", "seat", "session", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, peer: str, session: Session, board: Switchboard, log: Any) -> None:
@@ -38,7 +38,7 @@ class Line:
         self.peer = peer
         self.session = session
         self.board = board
-        self.log = log
+        self._log = log
         self.proof = ""  # see chatd.ports.Identity
         self.seat: Seat | None = None  # our register entry, once claimed
         self.login_ms = 0  # when it logged in: of two sessions of a device the one with the later login is the newer
@@ -46,6 +46,13 @@ class Line:
         self.closing: tuple[Code | None, str] | None = None  # set once: the first reason counts
         self.is_lost = False
         self.paused_s: float | None = None  # since when the peer reads too slowly
+
+    @property
+    def log(self) -> Any:
+        """With who this is. Bound when something is said: most connections say little."""
+        session = self.session
+        who = {"user": session.user, "device": session.device} if session.user else {}
+        return self._log.bind(session=session.id, peer=self.peer, **who)
 
     def next_seat(self, node: str) -> Seat:
         """The register entry of the next claim."""
@@ -57,8 +64,9 @@ class Line:
         answered and perhaps carried out."""
         if self.seat is None:
             return []
-        start, _, known = self.seat.session.rpartition(".")
-        return [self.seat._replace(session=f"{start}.{claim}") for claim in range(int(known), self.claim + 1)]
+        device, node, session = self.seat
+        start, _, known = session.rpartition(".")
+        return [Seat(device, node, f"{start}.{claim}") for claim in range(int(known), self.claim + 1)]
 
     def is_gone(self) -> bool:
         """The transport is lost or the session is over: nobody is there to be answered."""

@@ -98,7 +98,6 @@ class Logins:
         session.user, session.device = identity.user, hello.device
         line.proof = identity.proof
         line.login_ms = board.now_ms()
-        line.log = line.log.bind(user=session.user, device=session.device)
         older = board.roster.add(line)  # before the claim: a hand-over that comes now must find us
         if older is not None:
             self._replacing.take(_place(session.user, session.device), board.now_s())
@@ -130,11 +129,7 @@ class Logins:
         board, user = self._board, line.session.user
         seat = line.next_seat(board.node)
         fresh = os.urandom(GENERATION_BYTES)
-        other, opened, [seats] = await asyncio.gather(  # one round trip: they leave in this order
-            board.register.claim(user, seat, former),
-            board.sent_queue.open(user, line.session.device, fresh, board.now_ms()),
-            board.register.seats([user]),
-        )
+        other, opened, seats = await board.entrance.enter(user, seat, former, fresh, board.now_ms())
         if former is not None and other is not None:
             if other.node != board.node and other in seats:
                 if login_ms_of(other) >= line.login_ms:
@@ -174,18 +169,19 @@ class Logins:
         while self._gone:
             some = [self._gone.popleft() for _ in range(min(SEEN_OFF_AT_ONCE, len(self._gone)))]
             for line, code, detail in some:
-                line.log.info("session_closed", user=line.session.user, code=code, detail=detail[:200])
-            await asyncio.gather(*(self.leave(line) for line, _, _ in some if line.seat is not None))
+                line.log.info("session_closed", code=code, detail=detail[:200])
+            await self._leave([line for line, _, _ in some])
             await asyncio.sleep(0)
         self._is_seeing_off = False
 
-    async def leave(self, line: Line) -> None:
-        """Take the entry of a session that is over out, unless a newer one stands there already."""
-        release, user = self._board.register.release, line.session.user
+    async def _leave(self, lines: Sequence[Line]) -> None:
+        """Take the entries of sessions that are over out, unless newer ones stand there already."""
+        places = [(line.session.user, seat) for line in lines for seat in line.own_seats()]
         try:
-            await asyncio.gather(*(release(user, seat) for seat in line.own_seats()))
-        except LinkDown:
-            line.log.info("release_put_off")  # found and released at the next message for it, or with the lease
+            if places:
+                await self._board.entrance.leave(places)
+        except LinkDown:  # found and released at the next message for each, or with the lease
+            self._board.log.info("releases_put_off", seats=len(places))
 
     async def reclaim(self, line: Line) -> None:
         """Our entry may be gone (the register lost it, or we were away): put it back, and look for what we missed. When the

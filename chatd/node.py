@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from brokerd.daemon import StartFailed
 from brokerd.metrics import ByLabel, Metrics, Source, Value, by_code, health_of
-from brokerd.ports import Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
+from brokerd.ports import Entrance, Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig, ListenSection
 from chatd.listener import ListenerConfig, Listeners, Place, server_tls
@@ -55,6 +55,7 @@ class Links:
     statistics: Mapping[str, Source] = field(default_factory=dict)
     sample: Sample = field(default_factory=lambda: Sample(0))
     hops: HopBuffer | None = None  # None: nothing is traced
+    entrance: Entrance | None = None  # of a store that has both the register and the sent_queue
 
 
 def new_node_id(name: str) -> str:
@@ -179,6 +180,7 @@ class Node:
             tasks=tasks,
             log=self._log,
             store_fault=links.store_fault,
+            entrance=links.entrance,
             tracer=NodeTracer(self.id, links.sample, links.hops or HopBuffer(None, self._log), Switchboard.now_ms),
         )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from brokerd.crash_points import crash_point
-from brokerd.ports import Ack, Inbound, LinkDown, Nodes, Register, SentQueue
+from brokerd.ports import Ack, Entrance, Inbound, LinkDown, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
 from chatd.effects import (
     Acknowledge,
@@ -29,6 +29,7 @@ from chatd.effects import (
     ReadQueue,
     ResumeReading,
 )
+from chatd.entrance import InTurn
 from chatd.feed import PAGE_BYTES_MAX
 from chatd.line import Line
 from chatd.logins import Logins
@@ -88,8 +89,10 @@ class Switchboard:
         log: Any,
         store_fault: Callable[[], str] = lambda: "",
         tracer: NodeTracer | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
-        """`store_fault()` says what became of the store that was known, while another stands in its place."""
+        """`store_fault()` says what became of the store that was known, while another stands in its place. `entrance` is for
+        a store that has both the register and the sent_queue."""
         self.node = node
         self.store_fault = store_fault
         self.take_over(limits, outbox_bytes_max, connections_max)
@@ -100,6 +103,7 @@ class Switchboard:
         self.tracer = tracer or NodeTracer(node, Sample(0), HopBuffer(None, log), self.now_ms)
         self.postbox = Postbox(node, shards, inbound, self.gate, self.wake, self.tracer)
         self.sent_queue, self.register, self.nodes = sent_queue, register, nodes
+        self.entrance = entrance or InTurn(register, sent_queue)
         self.log = log
         self.is_draining = False
         self.lease_ends_s = math.inf  # by our own clock
@@ -156,7 +160,7 @@ class Switchboard:
             return None
         conn = ServerConnection(self.limits, now_s=self.now_s(), preface=preface)
         session = Session(conn, f"{next(self._ids):x}", self.gate)
-        line = Line(wire, peer, session, self, self.log.bind(session=session.id, peer=peer))
+        line = Line(wire, peer, session, self, self.log)
         self.lines.add(line)
         self.counts.connections += 1
         return line

@@ -1,4 +1,4 @@
-"""Redis behind the ports: one connection, one SentQueue, one Register."""
+"""Redis behind the ports: one connection; SentQueue, Register, and Entrance, which asks both in one round trip."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from brokerd.links.redis_queue import BYTES_MAX_DEFAULT, COUNT_MAX_DEFAULT, RETENTION_S_DEFAULT, RedisSentQueue
-from brokerd.links.redis_register import RedisRegister
+from brokerd.links.redis_register import RedisRegister, seat_of, seats_command, seats_of
+from brokerd.links.redis_scripts import is_broken
 from brokerd.links.resp import RespLink
-from brokerd.ports import NO_USER, Append, Appended, Opened
+from brokerd.links.resp_stream import Command
+from brokerd.ports import NO_USER, Append, Appended, Entered, LinkDown, Opened, Seat
 
 
 class RedisStore(RedisSentQueue, RedisRegister):
-    """SentQueue and Register on one RespLink, which the owner runs: `tasks.create_task(link.run())`.
+    """SentQueue, Register and Entrance on one RespLink, which the owner runs: `tasks.create_task(link.run())`.
 
     For the arguments see RedisSentQueue. Before it says that a user is not there, it asks whether this is still the store
     that was known (RespLink.check): a Redis that was emptied under us must not make strangers of all our users.
@@ -39,6 +41,39 @@ class RedisStore(RedisSentQueue, RedisRegister):
         if opened.generation == fresh_generation:  # it was not there until now
             await self._link.check()
         return opened
+
+    async def enter(
+        self, user: str, seat: Seat, former: Seat | None, fresh_generation: bytes, now_ms: int
+    ) -> Entered:  # fmt: skip
+        """See ports.Entrance. One round trip; a second one for the leases, of a user who sits on other nodes as well."""
+        commands = (
+            self._claim_command(user, seat, former),
+            self._open_command(user, seat.device, fresh_generation, now_ms),
+            seats_command(user),
+        )
+        old, opening, flat = await self._asked(commands, is_save=True)
+        other = None if old is None else seat_of(seat.device, old)
+        if former is not None and old is not None and other is None:  # what stands in the way is no seat
+            return await self.enter(user, seat, None, fresh_generation, now_ms)
+        opened = Opened(*opening)
+        if opened.generation == fresh_generation:  # it was not there until now
+            await self._link.check()
+        seats = seats_of(flat)
+        if others := {one.node for one in seats} - {seat.node}:
+            living = {seat.node, *await self._living(others)}
+            seats = [one for one in seats if one.node in living]
+        return Entered(other, opened, seats)
+
+    async def leave(self, places: Sequence[tuple[str, Seat]]) -> None:
+        """See ports.Entrance. One round trip."""
+        await self._asked([self._release_command(user, seat) for user, seat in places])
+
+    async def _asked(self, commands: Sequence[Command], *, is_save: bool = False) -> list[Any]:
+        replies = await self._link.pipeline(commands, is_save=is_save)
+        for reply in replies:
+            if is_broken(reply):
+                raise LinkDown(f"redis: {reply}")
+        return replies
 
     async def has_user(self, user: str) -> bool:
         """See RedisSentQueue."""

@@ -170,8 +170,11 @@ class RedisSentQueue:
 
     async def open(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Opened:
         """Make user and device known. A new device begins at the floor: it gets all that is still kept."""
-        command = self._open(*_keys(user, "mqcts"), device, fresh_generation, now_ms, self._retention_ms)
+        command = self._open_command(user, device, fresh_generation, now_ms)
         return Opened(*await ask(self._link, command, is_save=True))
+
+    def _open_command(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Command:
+        return self._open(*_keys(user, "mqcts"), device, fresh_generation, now_ms, self._retention_ms)
 
     async def read(self, user: str, after: int, count_max: int, bytes_max: int) -> Page:
         """The entries behind seq `after`. The server never holds more than 64 entries over `bytes_max`."""

@@ -5,11 +5,12 @@ u:{USER}:r   device → "node session"        n:{NODE}   "1", gone when the leas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from brokerd.links.redis_scripts import Script, ask, is_broken
 from brokerd.links.resp import RespLink
+from brokerd.links.resp_stream import Command
 from brokerd.ports import LinkDown, Seat
 
 
@@ -24,8 +25,7 @@ class RedisRegister:
 
     async def claim(self, user: str, seat: Seat, former: Seat | None = None) -> Seat | None:
         """Put the seat in for its device; give the one it replaced (None: none, this very one, or one that was torn)."""
-        was = () if former is None else (_value(former),)
-        old = await ask(self._link, self._claim(_key(user), seat.device, _value(seat), *was))
+        old = await ask(self._link, self._claim_command(user, seat, former))
         standing = None if old is None else seat_of(seat.device, old)
         if former is not None and old is not None and standing is None:
             return await self.claim(user, seat)  # what stands in the way is no seat
@@ -33,22 +33,31 @@ class RedisRegister:
 
     async def release(self, user: str, seat: Seat) -> bool:
         """Take the seat out if it is still exactly this one."""
-        command = self._release(_key(user), seat.device, _value(seat))
-        return bool(await ask(self._link, command))
+        return bool(await ask(self._link, self._release_command(user, seat)))
 
     async def seats(self, users: Sequence[str]) -> list[list[Seat]]:
         """The seats of each user on nodes whose lease lives. A second round trip asks for the leases, if any sits."""
-        replies = await self._link.pipeline([("HGETALL", _key(user)) for user in users])
+        replies = await self._link.pipeline([seats_command(user) for user in users])
         for reply in replies:
             if is_broken(reply):  # not knowing is not absence
                 raise LinkDown(f"redis: {reply}")
         all_seats = [seats_of(flat) for flat in replies]
-        nodes = list({seat.node for seats in all_seats for seat in seats})
-        if not nodes:
-            return all_seats
-        leases = await ask(self._link, ("MGET", *map(_lease_key, nodes)))
-        living = {node for node, lease in zip(nodes, leases, strict=True) if lease is not None}
+        living = await self._living({seat.node for seats in all_seats for seat in seats})
         return [[seat for seat in seats if seat.node in living] for seats in all_seats]
+
+    async def _living(self, nodes: Collection[str]) -> set[str]:
+        """Those whose lease lives."""
+        if not nodes:
+            return set()
+        leases = await ask(self._link, ("MGET", *map(_lease_key, nodes)))
+        return {node for node, lease in zip(nodes, leases, strict=True) if lease is not None}
+
+    def _claim_command(self, user: str, seat: Seat, former: Seat | None) -> Command:
+        was = () if former is None else (_value(former),)
+        return self._claim(_key(user), seat.device, _value(seat), *was)
+
+    def _release_command(self, user: str, seat: Seat) -> Command:
+        return self._release(_key(user), seat.device, _value(seat))
 
     async def renew_lease(self, node: str, ttl_ms: int) -> bool:
         """Say that the node lives for another ttl; whether its lease still stood."""
@@ -57,6 +66,11 @@ class RedisRegister:
     async def drop_lease(self, node: str) -> None:
         """Say that the node is gone."""
         await ask(self._link, ("DEL", _lease_key(node)))
+
+
+def seats_command(user: str) -> Command:
+    """Asks for what seats_of reads."""
+    return ("HGETALL", _key(user))
 
 
 def seats_of(flat: Sequence[bytes]) -> list[Seat]:
