@@ -100,9 +100,10 @@ sim: $(READY) ## the real cores on simulated links and a virtual clock, seed by 
 	@$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 	@$(if $(SEED),true,$(BIN)/python -m pytest -q tests/faults/test_sim_short.py -k catches)
 
-docs: $(READY) ## draw the picture and print the configuration's reference
+docs: $(READY) ## draw the picture, print the configuration's reference and chatctl's completion
 	$(BIN)/python docs/draw.py
 	$(BIN)/python -m chatd.config > docs/configuration.md
+	for shell in bash zsh; do COLUMNS=200 $(BIN)/shtab --prefix chatctl --shell $$shell chatd.ctl.build_parser > systemd/completion/chatctl.$$shell || exit 1; done
 
 install: ## into PREFIX (/usr/local), below DESTDIR: commands, a virtual environment, units for systemd, examples
 	DESTDIR="$(DESTDIR)" PREFIX="$(or $(PREFIX),/usr/local)" systemd/install.sh install

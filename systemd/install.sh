@@ -42,6 +42,8 @@ commands() {
     printf '#!/bin/sh\nexport CHATD_CONFIG="${CHATD_CONFIG-%s}"\nexec %s/bin/chatctl "$@"\n' \
         "$SYSCONFDIR/chatd/chatd.toml" "$VENV" >"$DESTDIR$PREFIX/bin/chatctl"
     chmod 755 "$DESTDIR$PREFIX/bin/chatctl"
+    install -D -m 644 systemd/completion/chatctl.bash "$DESTDIR$PREFIX/share/bash-completion/completions/chatctl"
+    install -D -m 644 systemd/completion/chatctl.zsh "$DESTDIR$PREFIX/share/zsh/site-functions/_chatctl"
 }
 
 examples() {
@@ -73,6 +75,7 @@ uninstall)
     for unit in systemd/*@.service systemd/*@.socket systemd/chat.target; do rm -f "$DESTDIR$UNITDIR/$(basename "$unit")"; done
     rm -f "$DESTDIR$SYSUSERSDIR/chatd.conf"
     for command in $COMMANDS chatctl; do rm -f "$DESTDIR$PREFIX/bin/$command"; done
+    rm -f "$DESTDIR$PREFIX/share/bash-completion/completions/chatctl" "$DESTDIR$PREFIX/share/zsh/site-functions/_chatctl"
     rm -rf "$DESTDIR$VENV"
     manager systemctl daemon-reload
     echo "Uninstalled. $SYSCONFDIR/chatd, $SYSCONFDIR/brokerd and /var/lib/chatd are left."
