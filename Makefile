@@ -40,7 +40,7 @@ $(JS): tests/js/package.json tests/js/package-lock.json
 
 test: $(READY) services ## every test, against real servers that the suite starts itself
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS); else echo "no npm: the tests of the Node.js client are left out"; fi
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(READY) ## format, lint, strict types, house rules
 	$(BIN)/ruff format --check .
