@@ -157,9 +157,8 @@ class World:
             self.loop.call_at(at_s + self.random.uniform(-DOORSTEP_S, DOORSTEP_S), self.say, user)
 
     def replaced(self, device: Device) -> None:
-        """A device was told REPLACED on the only connection that it has: a real one would not come back. An open question:
-        while inboxes are away the seats of live sessions are released, and half-open ones may take their places."""
-        if not self.ledger.emptied and not self.storm_odds.part_inbox:
+        """A device was told REPLACED on the only connection that it has: a real one would not come back."""
+        if not self.ledger.emptied:
             self.break_(f"{device.name} was told REPLACED, and has no other session")
 
     # --- the end of it
