@@ -6,15 +6,18 @@ remembers the number. So a file that was made anew in its place is told apart fr
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from brokerd.ports import LinkDown, StoreChanged
 
+LOOK_S: Final = 0.5  # every login asks
 _ID_MAX: Final = 2**31 - 1
 _WHAT_TO_DO: Final = "bring the right one back, or take this one as it is with: chatctl store accept"
 
@@ -26,6 +29,8 @@ class SqliteIdentity:
         self._path = path
         self._note = path.with_suffix(".id")
         self._opened: tuple[int, int] | None = None
+        self._looked_s = -math.inf
+        self._is_in_place = True
 
     def check(self) -> None:
         """Raises StoreChanged, LinkDown."""
@@ -40,6 +45,7 @@ class SqliteIdentity:
         if self._known() is None:
             self.accept()
         self._opened = self._place()
+        self._looked_s = -math.inf
 
     def accept(self) -> None:
         """Take the file that is there for the right one from now on. Raises LinkDown.
@@ -55,8 +61,13 @@ class SqliteIdentity:
             raise LinkDown(f"{self._path}: {fault}") from None
 
     def fault(self) -> str:
-        """What became of the file since `claim`: "" when it is in its place. SQLite itself would write on into the void."""
-        if self._opened is None or self._opened == self._place():
+        """What became of the file since `claim`, up to LOOK_S ago: "" when it is in its place. SQLite itself would write on
+        into the void."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            self._is_in_place = self._opened is None or self._opened == self._place()
+        if self._is_in_place:
             return ""
         return f"{self._path} was taken away or replaced while it was in use: stop, and {_WHAT_TO_DO}"
 
