@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from protocol.envelope import BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Parcel, Post, pack_batch
+from protocol.envelope import BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Parcel, ParcelKind, Post, StampParcel, pack_batch
 
 _ITEM_BYTES: Final = 160  # about what an item takes beside its body or frames
 
@@ -24,3 +24,8 @@ def batches(name: str, items: Sequence[Post] | Sequence[Parcel]) -> Iterator[byt
         size = grown
     if some:
         yield pack_batch(name, some)  # type: ignore[arg-type]
+
+
+def stamp_back(name: str, shard: int, stamp: int) -> bytes:
+    """For the node whose batch for `shard` carried this stamp: it was taken just now."""
+    return pack_batch(name, [StampParcel(ParcelKind.STAMP, shard, stamp)])

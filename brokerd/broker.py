@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from brokerd.batches import batches
+from brokerd.batches import batches, stamp_back
 from brokerd.counts import Tally
 from brokerd.crash_points import WRITTEN_TURNS, crash_point, crash_point_that_waits
 from brokerd.metrics import Value
@@ -36,7 +36,7 @@ from brokerd.route import Handed, Plan, Routed, expired_posts, plan, route, rout
 from brokerd.salvage import Salvage, remainder, told
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
-from protocol.envelope import EntryPost, Post, Undecodable, unpack_posts
+from protocol.envelope import EntryPost, Post, Undecodable, unpack_stamped
 from protocol.errors import Code
 from protocol.names import shard_of
 
@@ -159,7 +159,10 @@ class Broker:
         decoded: list[_Decoded] = []
         for delivery in deliveries:
             try:
-                decoded.append((delivery, unpack_posts(delivery.body)[1]))
+                node, posts, stamp = unpack_stamped(delivery.body)
+                decoded.append((delivery, posts))
+                if stamp:
+                    self._nodes.hand(node, stamp_back(self.name, delivery.shard, stamp))
             except Undecodable as fault:
                 self._bury(delivery, str(fault))
         if decoded:
@@ -167,11 +170,9 @@ class Broker:
 
     async def _try(self, decoded: list[_Decoded]) -> None:
         """One round; when it fails, batch by batch, so that a poison one does not stop its shard for ever."""
-        deliveries = [delivery for delivery, _ in decoded]
         try:
-            self._finish(
-                deliveries, await self._until_up(self._round, [post for _, posts in decoded for post in posts])
-            )
+            bounces = await self._until_up(self._round, [post for _, posts in decoded for post in posts])
+            self._finish([delivery for delivery, _ in decoded], bounces)
         except Exception:
             self._log.exception("round_failed", batches=len(decoded))
             for delivery, posts in decoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from chatd.brake import Brake
 from protocol.envelope import EntryPost, SignalPost
 from protocol.errors import Code
 from protocol.messages import Hello
@@ -69,9 +70,10 @@ class Gate:
     """Whether posts are taken now. One for all sessions of a node; the postbox moves it, and the node says why the store is
     full ("" = it is not)."""
 
-    __slots__ = ("in_flight", "is_open", "refused", "store_full")
+    __slots__ = ("brake", "in_flight", "is_open", "refused", "store_full")
 
-    def __init__(self) -> None:
+    def __init__(self, shards: int = 1) -> None:
+        self.brake = Brake(shards)
         self.in_flight = 0  # requests of all sessions without an answer
         self.refused: Counter[Code] = Counter()  # of all sessions, for metrics
         self.is_open = True

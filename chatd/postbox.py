@@ -8,6 +8,7 @@ closes, so that sessions refuse at once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -78,9 +79,11 @@ class Postbox:
     """One for a node. `flush` is called by the switchboard at the end of a turn."""
 
     def __init__(
-        self, node: str, shards: int, inbound: Inbound, gate: Gate, wake: Callable[[], None], tracer: NodeTracer | None = None
+        self, node: str, shards: int, inbound: Inbound, gate: Gate, wake: Callable[[], None], tracer: NodeTracer | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`wake()` asks for a `flush` at the end of this turn."""
+        self._now_s = now_s
         self._tracer = tracer
         self._mask, self._want = (tracer.mask, tracer.want) if tracer is not None else (0, -1)
         self.batches = 0
@@ -181,7 +184,9 @@ class Postbox:
             pile.posts, pile.tickets, pile.size = [], [], 0
         _before_publish()
         try:
-            future = self._inbound.post(shard, pack_batch(self._node, posts))
+            brake = self._gate.brake
+            stamp = brake.stamp(shard, self._now_s()) if brake.wants_stamp(shard, len(posts)) else 0
+            future = self._inbound.post(shard, pack_batch(self._node, posts, stamp))
         except LinkDown:  # between the look at is_ready and now
             pile.posts, pile.tickets, pile.size = posts + pile.posts, tickets + pile.tickets, size + pile.size
             return
@@ -256,6 +261,8 @@ class Postbox:
             "waiting": self._waiting,
             "waiting_bytes": self._waiting_bytes,
             "in_flight": self._in_flight,
+            "stamps_back": self._gate.brake.stamps_back,
+            "shards_behind": self._gate.brake.shards_behind,
         }
 
     def samples(self) -> dict[str, Value]:

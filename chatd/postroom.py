@@ -14,6 +14,7 @@ from protocol.envelope import (
     FullParcel,
     HeadParcel,
     SignalParcel,
+    StampParcel,
     TraceParcel,
     Undecodable,
     unpack_parcels,
@@ -45,6 +46,9 @@ class Postroom:
             parcels = [parcel for parcel in parcels if type(parcel) is EvictParcel]
         strangers: list[str] = []
         for parcel in parcels:
+            if isinstance(parcel, StampParcel):
+                self._board.stamp_back(parcel.shard, parcel.stamp)
+                continue
             lines = roster.of(parcel.user)
             if not lines and not isinstance(parcel, EvictParcel):
                 strangers.append(parcel.user)

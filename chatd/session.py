@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from brokerd.ports import Opened, Page
+from chatd.brake import IN_FLIGHT_MAX, SHARE_MIN, Share
 from chatd.effects import (
     Acknowledge,
     AskHead,
@@ -36,11 +37,6 @@ from protocol.states import State
 from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
 
 BUSY_RETRY_MS: Final = 1000
-# Requests of all sessions of a node without an answer: 50,000 a second need about a thousand. Beyond it who has more than his
-# share is not read on, so that who says little does not stand behind those who say all they can. `make overload`, 50 senders
-# without a window: a bystander's p50 was 5.5 s.
-IN_FLIGHT_MAX: Final = 4096
-SHARE_MIN: Final = 16
 RECEIVERS_MAX: Final = 4096  # whose last cid is not known to be taken; then reading waits until all is answered
 REFUSED_MAX: Final = 4096  # cids that were refused with BUSY and did not come again; then the session ends
 ORDER_S_MAX: Final = 10.0  # so long later cids wait for the refused ones; a peer that gave them up goes on then
@@ -67,6 +63,7 @@ class Session:
         self._news = 0  # cids that were the largest yet
         self.accepted_cid = 0
         self._gate = gate
+        self._share = Share(gate.brake)
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
@@ -139,7 +136,7 @@ class Session:
         if self._wants_copy(to):
             copy = message_copy(by, cid, to, id_, flags, payload, now_ms, self._copied_before(cid))
         post = message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms, self._posted_before(cid, to))
-        self._count_unaccepted()
+        self._count_unaccepted(to)
         self.effects.append(PostEntry(cid, post, copy))
 
     def _take_read(self, read: Read, now_ms: int) -> None:
@@ -147,7 +144,7 @@ class Session:
         if self._may_post(cid, to):
             by = self._origin
             copy = read_copy(by, cid, to, ids, now_ms, self._copied_before(cid)) if self._wants_copy(to) else None
-            self._count_unaccepted()
+            self._count_unaccepted(to)
             self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._posted_before(cid, to)), copy))
 
     def _take_signal(self, signal: Signal) -> None:
@@ -212,23 +209,21 @@ class Session:
         return cid - 1  # it comes again: whatever lies before it in its gap stays open
 
     def _copied_before(self, cid: int) -> int:
-        before = self._uncopied
-        if cid > before:
-            self._uncopied = cid
-            return before
-        return cid - 1
+        before, self._uncopied = self._uncopied, max(cid, self._uncopied)
+        return before if cid > before else cid - 1
 
-    def _count_unaccepted(self) -> None:
+    def _count_unaccepted(self, to: str) -> None:
         self.unaccepted += 1
         self._gate.in_flight += 1
+        if self._gate.brake.is_on:
+            self._share.take(to)
 
     def _has_room(self) -> bool:
         """Whether more may be read from the peer."""
-        if self.unaccepted >= SHARE_MIN and self._gate.in_flight >= IN_FLIGHT_MAX:
-            return False
-        return self.unaccepted < self._limits.unaccepted_max and (
-            len(self._untaken) < RECEIVERS_MAX or self.unaccepted == 0
-        )
+        is_over_share = self.unaccepted >= SHARE_MIN and self._gate.in_flight >= IN_FLIGHT_MAX
+        has_place = len(self._untaken) < RECEIVERS_MAX or self.unaccepted == 0
+        is_over = is_over_share or not has_place or self.unaccepted >= self._limits.unaccepted_max
+        return not (is_over or self._share.is_used_up())
 
     def _take_ack(self, ack: Ack) -> None:
         if ack.ref >= self.feed.expected:
@@ -319,6 +314,10 @@ class Session:
                 self._uncopied = 0
             elif len(self._untaken) >= RECEIVERS_MAX:
                 self.fail(Code.INTERNAL, REFUSED_MUCH)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """There may be room for what the peer says."""
         if self.is_holding and self._has_room():
             self.is_holding = False
             self.effects.append(ResumeReading())
@@ -339,8 +338,7 @@ class Session:
             self.conn.send_frames(frames)
 
     def hear_devices(self, count: int) -> None:
-        """The user has so many known devices. What is said of it may overtake each other, so the largest counts: one too many
-        costs a copy, which the store leaves out."""
+        """The user has so many known devices. It may be told out of order: the largest counts, a copy too many is left out."""
         self.devices = max(self.devices, count)
 
     def reaches(self, head: int) -> None:

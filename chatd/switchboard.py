@@ -17,6 +17,7 @@ from typing import Any, Final
 from brokerd.crash_points import crash_point
 from brokerd.ports import Ack, Entrance, Inbound, LinkDown, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
+from chatd.brake import SLOT_S
 from chatd.effects import (
     Acknowledge,
     AskHead,
@@ -98,17 +99,18 @@ class Switchboard:
         self.take_over(limits, outbox_bytes_max, connections_max)
         self.counts = Counts()
         self.roster = Roster()
-        self.gate = Gate()
+        self.gate = Gate(shards)
         self.lines: set[Line] = set()
         self.tracer = tracer or NodeTracer(node, Sample(0), HopBuffer(None, log), self.now_ms)
-        self.postbox = Postbox(node, shards, inbound, self.gate, self.wake, self.tracer)
+        self._loop = asyncio.get_running_loop()
+        self.now_s: Callable[[], float] = self._loop.time
+        self.postbox = Postbox(node, shards, inbound, self.gate, self.wake, self.tracer, self.now_s)
         self.sent_queue, self.register, self.nodes = sent_queue, register, nodes
         self.entrance = entrance or InTurn(register, sent_queue)
         self.log = log
         self.is_draining = False
         self.lease_ends_s = math.inf  # by our own clock
         self._tasks = tasks
-        self._loop = asyncio.get_running_loop()
         self.logins = Logins(self, accounts)
         self._reads = asyncio.Semaphore(READS_MAX)
         self._dirty: set[Line] = set()
@@ -118,7 +120,7 @@ class Switchboard:
         self._acked: dict[tuple[str, str, bytes], int] = {}  # while the store is full; for ACK_WAIT_S at most
         self._woken = False
         self._ids = itertools.count(1)
-        self.now_s: Callable[[], float] = self._loop.time
+        self._is_braking = False  # a timer is on its way for the next slot
         self._perform: dict[type, Callable[[Line, Any], None]] = {
             PostEntry: Line.post,
             Acknowledge: self._acknowledge,
@@ -307,6 +309,26 @@ class Switchboard:
         self.attend(line)
 
     # --- time
+
+    def stamp_back(self, shard: int, stamp: int) -> None:
+        """brokerd took the batch with this stamp: see chatd/brake.py."""
+        if self.gate.brake.told(shard, stamp, self.now_s()):
+            self._read_on()
+        if self.gate.brake.is_on and not self._is_braking:
+            self._is_braking = True
+            self._loop.call_later(SLOT_S, self._next_slot)
+
+    def _next_slot(self) -> None:
+        self.gate.brake.next_slot(self.now_s())
+        self._read_on()
+        self._is_braking = self.gate.brake.is_on
+        if self._is_braking:
+            self._loop.call_later(SLOT_S, self._next_slot)
+
+    def _read_on(self) -> None:
+        for line in [line for line in self.lines if line.session.is_holding]:
+            line.session.look_again()
+            self.attend(line)
 
     def tick(self) -> None:
         """Once a second: deadlines, slow readers, what waits for a link."""

@@ -101,6 +101,7 @@ class ParcelKind(IntEnum):
     DEVICES = 4
     TRACE = 5
     FULL = 6
+    STAMP = 7
 
 
 class FramesParcel(NamedTuple):
@@ -164,7 +165,16 @@ class FullParcel(NamedTuple):
     peer: str
 
 
-Parcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel | TraceParcel | FullParcel
+class StampParcel(NamedTuple):
+    """The batch of this node for `shard` that carried `stamp` was taken by brokerd just now (chatd.brake)."""
+
+    kind: int
+    shard: int
+    stamp: int
+
+
+UserParcel = FramesParcel | SignalParcel | HeadParcel | EvictParcel | DevicesParcel | TraceParcel | FullParcel
+Parcel = UserParcel | StampParcel
 
 _pack = msgpack.Packer(autoreset=True, buf_size=256 * 1024).pack
 _POSTS: Final[dict[int, Any]] = {
@@ -175,25 +185,32 @@ _PARCELS: Final[dict[int, Any]] = {
     ParcelKind.FRAMES: FramesParcel, ParcelKind.SIGNAL: SignalParcel,
     ParcelKind.HEAD: HeadParcel, ParcelKind.EVICT: EvictParcel, ParcelKind.DEVICES: DevicesParcel,
     ParcelKind.TRACE: TraceParcel, ParcelKind.FULL: FullParcel,
+    ParcelKind.STAMP: StampParcel,
 }  # fmt: skip
 
 
-def pack_batch(node: str, items: Sequence[Post] | Sequence[Parcel]) -> bytes:
-    """One batch from `node` (or the name of a brokerd). About 0.4 µs an item."""
-    return bytes(_pack((BATCH_VERSION, node, items)))
+def pack_batch(node: str, items: Sequence[Post] | Sequence[Parcel], stamp: int = 0) -> bytes:
+    """One batch from `node` (or the name of a brokerd). About 0.4 µs an item. A `stamp` that is not 0 is given back to `node`
+    when brokerd takes the batch."""
+    return bytes(_pack((BATCH_VERSION, node, items, stamp) if stamp else (BATCH_VERSION, node, items)))
 
 
 def unpack_posts(data: bytes) -> tuple[str, list[Post]]:
     """The node and the posts of a batch. Raises Undecodable. Kinds that are not known are left out."""
+    return _unpack(data, _POSTS)[:2]
+
+
+def unpack_stamped(data: bytes) -> tuple[str, list[Post], int]:
+    """As unpack_posts, and the stamp: 0 = there is none."""
     return _unpack(data, _POSTS)
 
 
 def unpack_parcels(data: bytes) -> tuple[str, list[Parcel]]:
     """The sender and the parcels of a batch. Raises Undecodable. Kinds that are not known are left out."""
-    return _unpack(data, _PARCELS)
+    return _unpack(data, _PARCELS)[:2]
 
 
-def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any]]:
+def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any], int]:
     try:
         unpacked = msgpack.unpackb(data, max_array_len=BATCH_ITEMS_MAX, max_map_len=0, max_ext_len=0)
         version, node, items = unpacked[:3]  # a newer daemon may say more
@@ -204,6 +221,7 @@ def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any]]:
             kind = kinds.get(item[0])
             if kind is not None:  # longer: of a newer daemon; shorter: of an older one, when the rest has defaults
                 out.append(kind(*item) if len(item) <= len(kind._fields) else kind(*item[: len(kind._fields)]))
-        return node, out
+        stamp = unpacked[3] if len(unpacked) > 3 else 0
+        return node, out, stamp if type(stamp) is int else 0
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as fault:
         raise Undecodable(f"{type(fault).__name__}: {fault}") from None

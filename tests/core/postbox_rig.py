@@ -62,7 +62,7 @@ class Poster:
 class Rig:
     def __init__(self) -> None:
         self.window = Window()
-        self.gate = Gate()
+        self.gate = Gate(SHARDS)
         self.wakes = 0
         self.box = Postbox("n1", SHARDS, self.window, self.gate, self.wake)
         self.poster = Poster()

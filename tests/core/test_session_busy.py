@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+from chatd.brake import IN_FLIGHT_MAX, SHARE_MIN
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
 from chatd.full import HINT_S
-from chatd.session import IN_FLIGHT_MAX, ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH, SHARE_MIN
+from chatd.session import ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
 from protocol.errors import Code
 from protocol.messages import Send
 from protocol.wire import UNACCEPTED_MAX, Limits, Processed
