@@ -18,6 +18,7 @@ from brokerd.batches import batches, stamp_back
 from brokerd.counts import Tally
 from brokerd.crash_points import WRITTEN_TURNS, crash_point, crash_point_that_waits
 from brokerd.metrics import Value
+from brokerd.outage import Outage
 from brokerd.ports import (
     Ack,
     Acked,
@@ -88,6 +89,7 @@ class Broker:
         self._inbound, self._source, self._nodes = inbound, source, nodes
         self._store, self._register = sent_queue, register
         self._clock_ms, self._log = clock_ms, log
+        self._outage = Outage("store", log)
         self._tracer = tracer or BrokerTracer(name, Sample(0), HopBuffer(None, log), clock_ms, log)
         self._salvage = Salvage(self._round, sent_queue, clock_ms, log)
         self._handed: dict[str, dict[tuple[str, str], Handed]] = {}
@@ -215,12 +217,14 @@ class Broker:
         while True:
             _save_asked()
             try:
-                return await self._ask_once(work, self._clock_ms())
+                answers = await self._ask_once(work, self._clock_ms())
+                self._outage.over()
+                return answers
             except LinkDown as down:
                 if isinstance(down, PartlySaved):  # its receivers make room, if they hear of it
                     self._hand_over(route_part(work, down.appended, self._clock_ms()))
                 self.counts.retries += 1
-                self._log.warning("store_down", error=str(down))
+                self._outage.failed(down)
             await asyncio.sleep(RETRY_S)
 
     async def _ask_once(self, work: Plan, now_ms: int) -> tuple[list[Appended], list[Acked]]:

@@ -32,9 +32,11 @@ class Place:
         self.redis = RedisServer(folder / "redis")
         self.town = OwnTown(folder, "rediskilled", self.redis, rabbit)
 
-    def count_downs(self) -> int:
-        """How often brokerd found the store gone with a batch in its hands."""
-        return self.town.brokers[0].log_path.read_text().count('"store_down"')
+    async def wait_told(self, event: str, times: int) -> None:
+        """Until brokerd, with a batch in its hands, found the store gone (or back) so often."""
+        async with asyncio.timeout(LOADED_S_MAX):
+            while self.town.brokers[0].log_path.read_text().count(f'"{event}"') < times:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(LOOK_S)
 
     def check_present(self, talk: Talk, before: tuple[ClientState, ClientState]) -> None:
         """Nobody was taken for absent: the sessions are the old ones, and bob's seat was not taken from him."""
@@ -67,10 +69,9 @@ async def test_f03_a_redis_that_is_killed_with_pipelines_unanswered_costs_a_dela
                     while len(talk.said) < heard + LINES:  # noqa: ASYNC110 - what is accepted meanwhile
                         await asyncio.sleep(LOOK_S)
                 place.redis.kill9()
-                async with asyncio.timeout(LOADED_S_MAX):
-                    while place.count_downs() <= kill:  # noqa: ASYNC110 - another process says it
-                        await asyncio.sleep(LOOK_S)
+                await place.wait_told("store_down", kill + 1)
                 place.redis.start()
+                await place.wait_told("store_back", kill + 1)
         await talk.wait_all_heard()
         place.check_present(talk, before)
 
