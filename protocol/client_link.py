@@ -336,7 +336,11 @@ class Link:
                 return Closed(None, "closed by this side")
             if ended.is_unanswered:
                 self._unanswered_s = self._clock.now_s()
-            if ended.is_told and ended.code is not None and not (may_return(ended.code) or self._is_own_work(ended.code)):
+            if (
+                ended.is_told
+                and ended.code is not None
+                and not (may_return(ended.code) or self._is_own_work(ended.code))
+            ):
                 return Closed(ended.code, ended.detail)
             wait_s = self._wait_s(ended)
             next_try_s = self._clock.now_s() + wait_s

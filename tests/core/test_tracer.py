@@ -10,12 +10,12 @@ import pytest
 import structlog
 
 import chatd.tracer
+from brokerd.metrics import Metrics
 from brokerd.ports import Appended, Page, Seat, Stored
 from brokerd.route import plan, route
 from brokerd.support_ports import Hop, HopKind
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
-from brokerd.metrics import Metrics
 from chatd.office import Office
 from chatd.ports import Refusal, SendRequest
 from chatd.tracer import NodeTracer

@@ -117,5 +117,7 @@ def test_every_fault_of_the_list_has_a_test_that_is_named_after_it() -> None:
         f"{kind}{number:02}" for kind, last in (("F", 19), ("L", 6), ("O", 7)) for number in range(1, last + 1)
     ]
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
-    named = {id_.upper() for name in re.findall(r"def test_(\w+)", tests) for id_ in re.findall(r"[flo]\d\d(?=_)", name)}
+    named = {
+        id_.upper() for name in re.findall(r"def test_(\w+)", tests) for id_ in re.findall(r"[flo]\d\d(?=_)", name)
+    }
     assert sorted(set(ids) - named) == []
