@@ -18,6 +18,7 @@ from brokerd.broker import Broker
 from brokerd.ports import Appended, Owed
 from brokerd.route import Plan, delivered_posts
 from chatd.effects import Acknowledge
+from chatd.entrance import InTurn
 from chatd.feed import Feed
 from chatd.line import Line
 from chatd.logins import Logins
@@ -136,9 +137,9 @@ def a_resend_is_taken_for_a_new_message() -> None:
 def who_leaves_stays_in_the_register() -> None:
     """The entry stands as long as the node does."""
 
-    async def leave(self: Logins, line: Line) -> None: ...
+    async def leave(self: InTurn, places: Any) -> None: ...
 
-    Logins.leave = leave  # type: ignore[method-assign]
+    InTurn.leave = leave  # type: ignore[method-assign]
 
 
 def a_login_does_not_take_the_seat_of_an_older_session() -> None:
