@@ -79,7 +79,7 @@ async def test_a_message_for_somebody_who_is_away_waits_and_the_queue_shows_it(p
         await send(ann, plain, people.carl[0])
         await send(ann, traced, people.carl[0])
     told = await desk.wait_trace(people.id(traced), lambda it: it["now"]["state"] == "waiting" and bool(it["hops"]))
-    assert kinds(told) == WAY_IN
+    assert sorted(kinds(told)) == sorted(WAY_IN)  # in one process the save is the confirm
     assert told["now"]["says"].endswith("has ever logged in")
     told = desk.trace(people.id(plain), "--to", people.carl[0])  # it is not in the sample: the store knows
     assert (told["hops"], told["now"]["state"], told["dedupe"]) == ([], "waiting", "taken")

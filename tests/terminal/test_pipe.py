@@ -12,12 +12,18 @@ from pathlib import Path
 from protocol.messages import Deliver
 from tests.client.small_server import HOST, SmallServer
 
+# a suite that was started in the background ignores SIGINT, and so would its children
+_MAIN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from chatd.terminal import main; sys.exit(main())"
+)
+
 
 async def chat(server: SmallServer, home: Path, *options: str, password: str = "secret", to: str = "tcp") -> Process:
     port, path = (server.ws_port, "/ws") if to == "ws" else (server.tcp_port, "")
     environ = {**os.environ, "XDG_STATE_HOME": str(home), "CHAT_PASSWORD": password}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import sys; from chatd.terminal import main; sys.exit(main())",
+        sys.executable, "-c", _MAIN,
         "--server", f"{to}://{HOST}:{port}{path}", "--user", "ann", *options, env=environ, stdin=PIPE, stdout=PIPE, stderr=PIPE,
     )  # fmt: skip
 
