@@ -129,12 +129,12 @@ async def test_an_append_that_is_repeated_on_a_server_that_has_it_is_a_repeat_an
         assert await append(store, 3, 4) == [3, 4]
 
 
-@pytest.mark.xfail(strict=False, reason="open: fails now and then in the whole suite, cause not known")
 async def test_what_too_few_replicas_have_is_not_saved_however_often_and_from_wherever_it_is_repeated(
     pair: Pair,
 ) -> None:
     async with stored(pair.primary.url, 1) as (store, link):
         await known(store)
+        short = link.statistics()["replicas_short"]  # a replica that has just come may miss the first WAIT
         os.kill(pair.replica.pid, signal.SIGSTOP)
         try:
             for _ in range(2):
@@ -144,7 +144,7 @@ async def test_what_too_few_replicas_have_is_not_saved_however_often_and_from_wh
             async with stored(pair.primary.url, 1) as (other, _):
                 with pytest.raises(LinkDown, match="0 have it"):
                     await append(other, 1, 2)
-            assert link.statistics()["replicas_short"] == 2
+            assert link.statistics()["replicas_short"] == short + 2
         finally:
             os.kill(pair.replica.pid, signal.SIGCONT)
         assert await saved(store, 1, 2) == [REPEAT, REPEAT]
@@ -167,13 +167,17 @@ async def test_a_primary_that_wants_replicas_and_has_none_and_a_replica_are_down
         assert await append(store, 1, 1) == [1]
 
 
-@pytest.mark.xfail(strict=False, reason="open: fails now and then in the whole suite, cause not known")
+def waits_of(server: RedisServer) -> int:
+    stats = server.command("INFO", "commandstats")
+    return int(stats.partition(b"cmdstat_wait:calls=")[2].partition(b",")[0])
+
+
 async def test_all_saves_of_one_turn_wait_for_the_replicas_together(pair: Pair) -> None:
     async with stored(pair.primary.url, 1) as (store, link):
-        before = link.statistics()["commands"]
+        await known(store)
+        before, waits = link.statistics()["commands"], waits_of(pair.primary)
         await asyncio.gather(*(store.open(f"user{n}", "phone", GEN, NOW) for n in range(50)))
-        waits = pair.primary.command("INFO", "commandstats").partition(b"cmdstat_wait:calls=")[2].partition(b",")[0]
-        assert (int(waits), link.statistics()["commands"] - before) == (1, 50)
+        assert (waits_of(pair.primary) - waits, link.statistics()["commands"] - before) == (1, 50)
 
 
 async def test_a_server_that_comes_back_without_its_newest_entries_gives_their_seqs_to_nothing_else(

@@ -14,6 +14,7 @@ from tests.faults.talk import Talk
 
 LINES: Final = 10  # said at once
 DEATH_S_MAX: Final = 30.0
+AHEAD_MAX = 2_000  # lines; a queue holds 10,000, and then its senders are told FAILED, as promised
 LOOK_S: Final = 0.01
 
 
@@ -48,12 +49,15 @@ async def wait_dead(daemon: Daemon) -> None:
 
 @asynccontextmanager
 async def talk_meanwhile(talk: Talk) -> AsyncIterator[None]:
-    """ann speaks all the time, and once more when it is over."""
+    """ann speaks all the time, and once more when it is over; but never so far ahead of bob that his queue fills up."""
     is_over = False
 
     async def speak() -> None:
         while not is_over:
-            await talk.say(LINES)
+            if len(talk.said) - len(talk.heard) < AHEAD_MAX:
+                await talk.say(LINES)
+            else:
+                await asyncio.sleep(LOOK_S)
         await talk.say(LINES)
 
     async with asyncio.TaskGroup() as tasks:

@@ -210,9 +210,9 @@ class Flood:
         """As every client does now and then: a PONG shows what no hand-over brought."""
         while True:
             await asyncio.sleep(PING_S)
-            for receiver in self.receivers:
-                if receiver.answer.done() and not receiver.ended.done():
-                    receiver.ping()
+            for peer in (*self.receivers, *self.senders):  # what comes back to a sender comes the same way
+                if peer.answer.done() and not peer.ended.done():
+                    peer.ping()
 
     @property
     def is_done(self) -> bool:
