@@ -85,6 +85,8 @@ async def test_o02_a_good_configuration_applies_and_drops_nobody(chatd: Reloadab
         assert said["need_a_restart"] == []
         port = chatd.server.tcp_port
         assert name_served(port) == "second"
+        while json.loads(chatd.server.ctl("status", "--json"))["connections"]["open"] > 2:
+            continue  # that look was a third connection, which the server has not yet seen end
         with connected(port), connected(port) as fourth:
             assert fourth.recv(1) == b"", "one more than the new limit"
         await ann.send("bob", b"still here")

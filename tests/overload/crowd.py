@@ -118,7 +118,7 @@ async def logins(spec: Spec, mint: Mint) -> None:
     async def one(number: int) -> None:
         # Counted from HELLO, not from when it was due: this process may not be able to make so many. Few from one address:
         # beyond limits.strangers_per_address_max the oldest of those who have said nothing are cut.
-        answer = await connect(peers[number], spec["port"], source_of(number, each=200, net=net))
+        answer = await connect(peers[number], spec["port"], source_of(number, net=net))
         answers[str(answer)] += 1
         if answer is None:
             histogram.record_value(int((time.monotonic() - peers[number].said_s) * 1e6))

@@ -177,7 +177,8 @@ async def connect(peer: Peer, port: int, source: str = "127.0.0.1") -> int | Non
     return await peer.answer
 
 
-def source_of(number: int, each: int = 800, net: int = 1) -> str:
-    """Loopback has 16 million addresses: so many connections for each, because a server bounds them by address."""
+def source_of(number: int, each: int = 10, net: int = 1) -> str:
+    """Loopback has 16 million addresses: so many connections for each, because a server bounds by address how many may be
+    there and (limits.strangers_per_address_max, 20 in the short forms) how many may be on their way in."""
     place = number // each
     return f"127.{net}.{place // 250}.{place % 250 + 1}"
