@@ -7,6 +7,7 @@ was not meant, or the bound and docs/performance.md are raised together with the
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -45,6 +46,7 @@ ONE_BY_ONE = {"frames": 17, "scripts": 2.6, "chatd": 9.5, "brokerd": 5.5}
 BURST = 32  # messages in one write of a client
 BURSTS = 12
 BURST_S_MAX = 20.0
+ROUNDS = 3
 
 
 @pytest.mark.parametrize("stage", pure_stages(), ids=lambda stage: stage.name)
@@ -80,11 +82,13 @@ async def pair(mint: Mint, door: Door) -> tuple[Sender, Receiver]:
 
 
 async def cost(read: Callable[[], Counter[str]], work: Callable[[], object], messages: int) -> dict[str, float]:
-    """By message, what `read` counts while `work` is done."""
-    before = read()
-    await work()  # type: ignore[misc]
-    after = read()
-    return {name: (after[name] - before[name]) / messages for name in after}
+    """By message, what `read` counts while `work` is done: of ROUNDS the least, for another process on the machine can only
+    add to it (less is shared when the same work takes longer)."""
+    counts: list[Counter[str]] = [read()]
+    for _ in range(ROUNDS):
+        await work()  # type: ignore[misc]
+        counts.append(read())
+    return {name: min(b[name] - a[name] for a, b in itertools.pairwise(counts)) / messages for name in counts[0]}
 
 
 async def test_an_embedded_server_makes_few_calls_of_the_kernel_a_message(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """One connection to RabbitMQ that comes back by itself, shared by members with a channel each.
 
-`run` is the only task: it connects, attaches every member (aiormq opens and declares), waits until the connection is
-lost, and begins again after a jittered pause. A member whose channel died, or could not be set up, is attached again on
-its own: one queue without a leader does not stop the others. No error of the broker ends `run`.
+`run` connects, attaches every member (aiormq opens and declares), waits until the connection is lost, and begins again
+after a jittered pause. Members are attached side by side, each in a task of `run`'s own, and a member whose channel died, or
+could not be set up, is attached again on its own: one queue without a leader keeps nobody waiting who needs another one.
+No error of the broker ends `run`.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class _Due:
     at_s: float
     tries: int = 0
     is_stale: bool = False  # the channel died while it was being set up
+    is_begun: bool = False  # a task is at it
 
 
 @dataclass(slots=True)
@@ -240,24 +242,31 @@ class RabbitLink:
         """Attach whoever is due until the connection is lost."""
         self._due = {member: _Due(0.0) for member in self._members}
         self._tell_waiters()
-        while not wire.tap.is_lost and not self._is_closing:
-            for member in [member for member, due in self._due.items() if due.at_s <= _now_s()]:
-                await self._attach(member, wire)
-            if _now_s() - wire.tap.heard_s > self._silence_s_max:
-                self._counts.silences += 1
-                return wire.tap.abort(f"silent for {self._silence_s_max} s")
-            next_s = min((due.at_s - _now_s() for due in self._due.values()), default=self._heartbeat_s)
-            await self._wait_changed(min(max(next_s, 0.0), self._heartbeat_s))
-        return None
+        async with asyncio.TaskGroup() as group:
+            attaching: set[asyncio.Task[None]] = set()
+            while not wire.tap.is_lost and not self._is_closing:
+                for member, due in self._due.items():
+                    if not due.is_begun and due.at_s <= _now_s():
+                        due.is_begun = True
+                        task = group.create_task(self._attach(member, due, wire))
+                        attaching.add(task)
+                        task.add_done_callback(attaching.discard)
+                if _now_s() - wire.tap.heard_s > self._silence_s_max:
+                    self._counts.silences += 1
+                    wire.tap.abort(f"silent for {self._silence_s_max} s")
+                    break
+                waiting = [due.at_s - _now_s() for due in self._due.values() if not due.is_begun]
+                await self._wait_changed(min(max(min(waiting, default=self._heartbeat_s), 0.0), self._heartbeat_s))
+            for task in attaching:
+                task.cancel()
 
-    async def _attach(self, member: Member, wire: Wire) -> None:
-        due = self._due[member]
+    async def _attach(self, member: Member, due: _Due, wire: Wire) -> None:
         try:
             async with asyncio.timeout(ATTACH_S_MAX):
                 await member.attach(wire)
         except (Exception, asyncio.CancelledError) as error:
-            _pass_own_cancellation(error)
             member.detach()
+            _pass_own_cancellation(error)
             self._counts.attach_failures += 1
             due.tries += 1
             due.at_s = _now_s() + _pause_s(due.tries)
@@ -266,11 +275,15 @@ class RabbitLink:
                 self.move_on(f"{member} cannot be set up")
         else:
             self._counts.attaches += 1
-            if due.is_stale:
+            if wire.tap.is_lost:
+                member.detach()
+            elif due.is_stale:
                 due.is_stale, due.at_s = False, _now_s() + PAUSE_S_MIN
-            elif not wire.tap.is_lost:
+            else:
                 self._due.pop(member, None)
                 self._tell_waiters()
+        due.is_begun = False
+        self._changed.set()
 
     # --- changes
 
