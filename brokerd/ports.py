@@ -322,7 +322,7 @@ class Nodes(Protocol):
     """The way to the nodes: not durable. What is lost here is found by its seq."""
 
     def hand(self, node: str, batch: bytes) -> None:
-        """Send a batch of parcels to a node. Never waits; dropped while the link is down."""
+        """Send a batch of parcels to a node. Never waits; while the link is down some are kept for later, within bounds."""
 
     def on_absent(self, told: Callable[[str], None]) -> None:
         """`told(node)` is called when a node turned out to have no queue: its seats are stale."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -15,6 +16,8 @@ from brokerd.links.amqp_shards import never_called
 from brokerd.links.amqp_topology import Topology
 
 HANDED_BYTES_MAX: Final = 32 * 1024 * 1024  # written but not yet taken by the socket; beyond it parcels are dropped
+WAITING_BATCHES_MAX: Final = 10_000  # kept while nothing can be handed; beyond it the oldest are dropped
+WAITING_BYTES_MAX: Final = 8 * 1024 * 1024
 METHODS_MAX: Final = 1024  # nodes whose publish method is kept ready
 
 _log = structlog.get_logger("brokerd.amqp")
@@ -27,11 +30,16 @@ class NodesCounts:
     publishes: int = 0
     publish_bytes: int = 0
     returned: int = 0
+    waited: int = 0
     dropped: int = 0
 
 
 class RabbitNodes(ChannelSink):
-    """The port Nodes on a link: mandatory, so that a node without a queue is told, but without confirms."""
+    """The port Nodes on a link: mandatory, so that a node without a queue is told, but without confirms.
+
+    Of a broker's two links the one that consumes may be back before this one. What it takes meanwhile would not reach the
+    devices until their next PING, so batches wait here, WAITING_BATCHES_MAX and WAITING_BYTES_MAX of them at most.
+    """
 
     def __init__(self, link: RabbitLink, topology: Topology, *, bytes_max: int = HANDED_BYTES_MAX) -> None:
         self._link, self._topology, self._bytes_max = link, topology, bytes_max
@@ -40,17 +48,39 @@ class RabbitNodes(ChannelSink):
         self._wire: Wire | None = None
         self._channel = 0
         self._methods: dict[str, bytes] = {}
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._waiting_bytes = 0
         link.join(self)
 
     def __str__(self) -> str:
         return "nodes"
 
     def hand(self, node: str, batch: bytes) -> None:
-        """Send, or drop (and count) while the link is down, blocked by an alarm or `bytes_max` behind."""
+        """Send; keep it while the link is down or blocked by an alarm; drop it while the link is `bytes_max` behind."""
         wire = self._wire
-        if wire is None or wire.tap.is_blocked or (wire.tap.is_choked and wire.tap.waiting_bytes > self._bytes_max):
+        if wire is None or wire.tap.is_blocked:
+            return self._keep(node, batch)
+        if wire.tap.is_choked and wire.tap.waiting_bytes > self._bytes_max:
             self._counts.dropped += 1
-            return
+            return None
+        if self._waiting:
+            self._send_waiting(wire)
+        return self._send(wire, node, batch)
+
+    def _keep(self, node: str, batch: bytes) -> None:
+        self._waiting.append((node, batch))
+        self._waiting_bytes += len(batch)
+        self._counts.waited += 1
+        while len(self._waiting) > WAITING_BATCHES_MAX or self._waiting_bytes > WAITING_BYTES_MAX:
+            self._waiting_bytes -= len(self._waiting.popleft()[1])
+            self._counts.dropped += 1
+
+    def _send_waiting(self, wire: Wire) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+        for node, batch in waiting:
+            self._send(wire, node, batch)
+
+    def _send(self, wire: Wire, node: str, batch: bytes) -> None:
         method = self._methods.get(node)
         if method is None:
             if len(self._methods) >= METHODS_MAX:
@@ -74,6 +104,8 @@ class RabbitNodes(ChannelSink):
         self._methods = {}
         wire.tap.listen(channel.number, self)
         self._wire = wire
+        if not wire.tap.is_blocked:
+            self._send_waiting(wire)
 
     def detach(self) -> None:
         self._wire = None

@@ -13,6 +13,7 @@ import pytest
 
 from bench.rabbit_server import RabbitServer
 from brokerd.links.amqp import RabbitInbound, RabbitLink, Topology
+from brokerd.links.amqp_nodes import WAITING_BATCHES_MAX
 from brokerd.ports import LinkDown
 from tests.faults.rabbit_daemon import SHARDS, Daemon, Poster, Taken, first_of_each, rabbit_daemon, until, within
 from tests.tcp_proxy import proxied
@@ -101,11 +102,25 @@ async def test_nothing_can_be_posted_while_rabbitmq_is_down_and_the_link_comes_b
     await until(lambda: not daemon.inbound.is_ready)
     with pytest.raises(LinkDown):
         daemon.inbound.post(0, b"too early")
-    daemon.nodes.hand("away:1", b"dropped")
-    assert daemon.nodes.statistics()["dropped"] == 1
     await rabbit.start_soon()
     await within(daemon.publishing.wait_ready())
     await within(daemon.inbound.post(0, b"again"))
+
+
+async def test_what_is_for_a_node_while_the_link_is_down_is_handed_when_it_is_back_within_bounds(
+    rabbit: RabbitServer, daemon: Daemon
+) -> None:
+    absent: list[str] = []
+    daemon.nodes.on_absent(absent.append)
+    await asyncio.to_thread(rabbit.kill9)
+    await until(lambda: not daemon.inbound.is_ready)
+    daemon.nodes.hand("oldest:1", b"beyond the bound")
+    for number in range(WAITING_BATCHES_MAX):
+        daemon.nodes.hand(f"away:{number}", b"kept")
+    assert (daemon.nodes.statistics()["dropped"], daemon.nodes.statistics()["publishes"]) == (1, 0)
+    await rabbit.start_soon()
+    await until(lambda: len(absent) == WAITING_BATCHES_MAX)
+    assert absent == [f"away:{number}" for number in range(WAITING_BATCHES_MAX)], "in order, each once"
 
 
 async def test_f07_what_was_not_done_when_rabbitmq_died_comes_again_and_a_late_done_does_nothing(
