@@ -34,6 +34,7 @@ class Talk:
         self.said: list[tuple[bytes, bytes]] = []
         self.heard: list[tuple[bytes, bytes]] = []
         self.delivered: set[bytes] = set()
+        self.ended_otherwise = 0  # receipts that say EXPIRED or FAILED
         self.s_max = HEARD_S_MAX
         self._news = asyncio.Event()
         self._count = 0
@@ -63,13 +64,21 @@ class Talk:
             if isinstance(message, Receipt) and message.status == Status.DELIVERED:
                 self.delivered |= set(message.ids)
                 self._news.set()
+            elif isinstance(message, Receipt) and message.status in (Status.EXPIRED, Status.FAILED):
+                self.ended_otherwise += len(message.ids)
 
     async def wait_all_heard(self) -> None:
         """Until bob has every line and ann every receipt; then they are compared."""
-        async with asyncio.timeout(self.s_max):
-            while len(self.heard) < len(self.said) or len(self.delivered) < len(self.said):
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(self.s_max):
+                while len(self.heard) < len(self.said) or len(self.delivered) < len(self.said):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"of {len(self.said)} lines {len(self.heard)} were heard, {len(self.delivered)} told as delivered and"
+                f" {self.ended_otherwise} as expired or failed within {self.s_max:g} s; ann: {self.ann.state}, bob: {self.bob.state}"
+            ) from None
         # all of it, once, with the ids that the sender knows, in the order in which it was posted: ids end with the cid
         assert self.heard == sorted(self.said)
         assert self.delivered == {id_ for id_, _ in self.said}
