@@ -9,11 +9,8 @@ from typing import Final
 
 from brokerd.metrics import Sizes, Value, by_code
 from brokerd.route import Routed
-from protocol.codec import decode
 from protocol.envelope import BATCH_ITEMS_MAX
 from protocol.errors import Code
-from protocol.messages import Receipt
-from protocol.wire import Type
 
 ROUND_POSTS_MAX: Final = 64 * BATCH_ITEMS_MAX  # broker.WORK_BATCHES_MAX full ones
 
@@ -51,15 +48,12 @@ class Tally:
         counts.posts += posts
         counts.stored += routed.stored
         counts.repeats += routed.repeats
-        counts.bounced += len(routed.bounces)
+        counts.bounced += sum(routed.bounced.values())
         counts.dropped += routed.dropped
         counts.parcels += sum(map(len, routed.parcels.values()))
         counts.acks += acks
         self._sizes.of_bits[posts.bit_length()] += 1
-        for bounce in routed.bounces:
-            receipt = decode(Type.RECEIPT, 0, 0, bounce.body)
-            if isinstance(receipt, Receipt):
-                self._failed[Code(receipt.reason)] += 1
+        self._failed.update(routed.bounced)
 
     def samples(self, waiting: Iterable[int]) -> dict[str, Value]:
         """For metrics; `waiting` are the bytes of each batch that is not worked on yet."""

@@ -6,8 +6,9 @@ into parcels for nodes and bounces for senders. Both are pure: nothing here wait
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgpack
@@ -33,7 +34,7 @@ from protocol.errors import Code
 from protocol.frames import pack_frame
 from protocol.messages import Receipt
 from protocol.names import device_tag
-from protocol.wire import HEAD, RECEIPT_IDS_MAX, TTL_S_MAX, Flag, Status, Type
+from protocol.wire import HEAD, MESSAGE_ID_BYTES, RECEIPT_IDS_MAX, TTL_S_MAX, Flag, Status, Type
 
 _FAILED_ORIGIN: Final = b"s" + bytes((Status.FAILED,))  # how the origin of a bounce begins: see status_post
 BOUNCE_CODES: Final = {FULL: Code.QUEUE_FULL, NO_USER: Code.NO_SUCH_USER}
@@ -66,6 +67,7 @@ class Routed:
     handed: dict[str, list[Handed]] = field(default_factory=dict)  # by node
     stored: int = 0
     repeats: int = 0
+    bounced: dict[Code, int] = field(default_factory=dict)  # messages that came back, by reason
     dropped: int = 0  # receipts and copies for a queue that is over its bound
 
 
@@ -116,6 +118,7 @@ def route_part(work: Plan, appended: Sequence[Appended | None], now_ms: int) -> 
 def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Routed, now_ms: int) -> list[Parcel]:
     """The frames of what was stored, in one piece; or a nudge, when all of it was stored before."""
     frames: list[bytes] = []
+    bounced: dict[tuple[str, Code], list[bytes]] = {}
     first = last = 0
     pack_head = HEAD.pack
     for entry, result in zip(entries, answer.results, strict=True):
@@ -127,7 +130,9 @@ def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Rout
         elif result == 0:
             out.repeats += 1
         else:
-            _bounce(user, entry, BOUNCE_CODES[result], out, now_ms)
+            _bounce(entry, BOUNCE_CODES[result], bounced, out)
+    if bounced:
+        out.bounces += failed_posts(user, bounced, now_ms)
     if frames:
         out.stored += last - first + 1
         return [FramesParcel(ParcelKind.FRAMES, user, first, last, b"".join(frames))]
@@ -140,10 +145,11 @@ def _full_for(entries: Sequence[Entry]) -> set[str]:
     return {it.peer for it in bounces if isinstance(it, Receipt) and it.reason == Code.QUEUE_FULL}
 
 
-def _bounce(user: str, entry: Entry, code: Code, out: Routed, now_ms: int) -> None:
+def _bounce(entry: Entry, code: Code, bounced: dict[tuple[str, Code], list[bytes]], out: Routed) -> None:
     if entry.type == Type.DELIVER:
         sender, id_ = sender_of(entry.body)
-        out.bounces.append(status_post(sender, user, Status.FAILED, id_, now_ms, code))
+        bounced.setdefault((sender, code), []).append(id_)
+        out.bounced[code] = out.bounced.get(code, 0) + 1
     else:
         out.dropped += 1
 
@@ -166,11 +172,27 @@ def sender_of(body: bytes) -> tuple[str, bytes]:
     return fields[0], fields[1]
 
 
-def status_post(sender: str, peer: str, status: Status, id_: bytes, now_ms: int, reason: int = 0) -> EntryPost:
-    """One message's FAILED or EXPIRED, taken once however often it is posted."""
-    body = encode_body(Receipt(0, 0, peer, int(status), (id_,), now_ms, int(reason)))
-    origin = b"s" + bytes((status,)) + id_
+def status_post(
+    sender: str, peer: str, status: Status, ids: Sequence[bytes], now_ms: int, reason: int = 0
+) -> EntryPost:
+    """FAILED or EXPIRED of these messages, taken once however often the same are posted together."""
+    body = encode_body(Receipt(0, 0, peer, int(status), tuple(ids), now_ms, int(reason)))
+    name = ids[0] if len(ids) == 1 else blake2b(b"".join(ids), digest_size=MESSAGE_ID_BYTES).digest()
+    origin = b"s" + bytes((status,)) + name
     return EntryPost(PostKind.ENTRY, sender, origin, 0, int(Type.RECEIPT), 0, now_ms + TTL_S_MAX * 1000, body)
+
+
+def failed_posts(user: str, bounced: Mapping[tuple[str, Code], Sequence[bytes]], now_ms: int) -> list[EntryPost]:
+    """FAILED receipts for messages to `user` that came back together: one for each sender, reason and RECEIPT_IDS_MAX ids.
+
+    A flood against a full queue costs its sender's queue an entry a round, not an entry a message: with one for each, those
+    beyond twice the bound of that queue were lost. When a round is repeated, and cut otherwise, some ids are told twice.
+    """
+    return [
+        status_post(sender, user, Status.FAILED, ids[at : at + RECEIPT_IDS_MAX], now_ms, code)
+        for (sender, code), ids in bounced.items()
+        for at in range(0, len(ids), RECEIPT_IDS_MAX)
+    ]
 
 
 def told_posts(user: str, owed: Sequence[Owed], now_ms: int, generation: bytes) -> list[EntryPost]:
@@ -209,5 +231,5 @@ def expired_posts(user: str, owed: Sequence[Owed], now_ms: int) -> list[EntryPos
     for _, flags, body in owed:
         if flags & Flag.RECEIPT:
             sender, id_ = sender_of(body)
-            posts.append(status_post(sender, user, Status.EXPIRED, id_, now_ms, Code.TTL_PASSED))
+            posts.append(status_post(sender, user, Status.EXPIRED, [id_], now_ms, Code.TTL_PASSED))
     return posts

@@ -226,6 +226,7 @@ class ChatConfig:
             unaccepted_max=limits.unaccepted_max,
             credit_max=limits.credit_max,
             login_s_max=limits.login_s_max,
+            unread_max=self.queue.count_max,
         )
 
 

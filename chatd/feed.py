@@ -56,6 +56,11 @@ class Feed:
         self._drain_to = head
         self._catch_up()
 
+    @property
+    def unread(self) -> int:
+        """How many entries this device has not acknowledged, as far as anybody told us."""
+        return self._head_seen - self.acked
+
     # --- from the peer
 
     def ack(self, seq: int) -> bool:

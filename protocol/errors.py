@@ -89,7 +89,7 @@ _ROWS: Final = (
     _row(Code.TOO_LARGE, "the frame is over the limit and was skipped", closes=False),
     _row(Code.BAD_RECEIVER, "the receiver's name holds a character or length that is not allowed", closes=False),
     _row(Code.NO_SUCH_USER, "the receiver does not exist", closes=False),
-    _row(Code.QUEUE_FULL, "the receiver's queue is full", closes=False, retry=True),
+    _row(Code.QUEUE_FULL, "the receiver's queue is full, or the sender's own", closes=False, retry=True),
     _row(Code.BAD_CID, "a cid must be larger than all before it in this session", closes=False),
     _row(Code.BAD_ACK, "an acknowledgement or credit is beyond what was delivered or allowed", closes=False),
     _row(Code.BAD_REQUEST, "a field has a value that is not allowed", closes=False),

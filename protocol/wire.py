@@ -102,6 +102,7 @@ GENERATION_BYTES: Final = 8
 RECEIPT_IDS_MAX: Final = 256  # ids in one READ or RECEIPT
 ACCEPTED_CIDS_MAX: Final = 1024  # cids in one ACCEPTED
 UNACCEPTED_MAX: Final = 1024  # SENDs a session may have without an answer; beyond it the server stops reading
+UNREAD_MAX_DEFAULT: Final = 10_000  # entries of the sender's own queue without an ACK; beyond it SEND is QUEUE_FULL
 CREDIT_MAX: Final = 16 * 1024  # deliveries a session may have without an ACK
 CREDIT_DEFAULT: Final = 1024
 TTL_S_MAX: Final = 30 * 24 * 3600
@@ -125,6 +126,7 @@ class Limits:
     unaccepted_max: int = UNACCEPTED_MAX
     credit_max: int = CREDIT_MAX
     login_s_max: float = LOGIN_S_MAX
+    unread_max: int = UNREAD_MAX_DEFAULT  # entries of its own queue that a sender has not acknowledged
 
 
 assert HEAD_BYTES == 16

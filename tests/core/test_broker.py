@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -217,7 +218,7 @@ async def test_a_bounce_is_durable_before_its_batch_is_done_with(room: BackRoom)
 async def test_more_bounces_than_one_batch_may_hold_all_arrive(room: BackRoom) -> None:
     await room.open("ann")
     half = BATCH_ITEMS_MAX * 2 // 3
-    lots = [[entry(part * half + at + 1, "ghost") for at in range(half)] for part in range(2)]
+    lots = [[entry(cid, f"ghost{cid}") for cid in range(1 + part * half, 1 + (part + 1) * half)] for part in range(2)]
     await asyncio.gather(*(room.post(*some, to="ghost") for some in lots))
     assert len(await room.read("ann")) == 2 * half
     assert not room.queue.dead_letters
@@ -230,7 +231,8 @@ async def test_a_full_queue_of_which_every_batch_owes_a_bounce_empties_itself(tm
         assert not room.queue.is_ready
         async with asyncio.timeout(5):
             await asyncio.gather(*posted)
-        assert len(await room.read("ann")) == 4
+        told = [ids for _, ids, _ in receipts(await room.read("ann"))]
+        assert sorted(itertools.chain(*told)) == [id_of(cid) for cid in range(1, 5)]
 
 
 # --- receipts -----------------------------------------------------------------------------------------------------

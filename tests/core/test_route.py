@@ -13,7 +13,7 @@ from brokerd.route import (
     route,
     sender_of,
 )
-from protocol.codec import encode_body
+from protocol.codec import decode, encode_body
 from protocol.envelope import (
     AckPost,
     EntryPost,
@@ -169,6 +169,27 @@ def failed(cid: int, reason: Code) -> EntryPost:
 def test_a_message_that_was_not_stored_comes_back_to_its_sender_as_failed_with_the_reason() -> None:
     assert routed([NO_USER], 0, []).bounces == [failed(1, Code.NO_SUCH_USER)]
     assert routed([4, FULL], 4, []).bounces == [failed(2, Code.QUEUE_FULL)]
+
+
+def test_messages_that_come_back_together_are_told_in_one_receipt_for_each_sender_and_reason() -> None:
+    ids = [message_id(TAG, cid) for cid in range(1, RECEIPT_IDS_MAX + 3)]
+    work = plan([post(cid) for cid in range(1, len(ids) + 1)] + [post(7)._replace(body=body(7, "cid"))])
+    out = route(work, [Appended([FULL] * (len(ids) + 1), 4, [])], NOW_MS)
+    told = [(post.to, decode(post.type, 0, 0, post.body)) for post in out.bounces]
+    assert [(to, it.ids) for to, it in told if isinstance(it, Receipt)] == [
+        ("ann", tuple(ids[:RECEIPT_IDS_MAX])),
+        ("ann", tuple(ids[RECEIPT_IDS_MAX:])),
+        ("cid", (message_id(TAG, 7),)),
+    ]
+    assert out.bounced == {Code.QUEUE_FULL: len(ids) + 1}
+    assert len({post.origin for post in out.bounces}) == 3
+
+
+def test_bounces_that_are_cut_otherwise_at_a_repeat_are_no_repeats_of_each_other() -> None:
+    work = plan([post(cid) for cid in (1, 2, 3)])
+    [all_three] = route(work, [Appended([FULL] * 3, 4, [])], NOW_MS).bounces
+    [first_two] = route(work, [Appended([FULL, FULL, 5], 5, [])], NOW_MS).bounces
+    assert all_three.origin != first_two.origin, "else the third would never be told"
 
 
 def test_a_bounce_has_one_name_however_often_it_is_made() -> None:

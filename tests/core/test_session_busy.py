@@ -9,9 +9,9 @@ from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
 from chatd.full import HINT_S
 from chatd.session import ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
 from protocol.errors import Code
-from protocol.messages import Send
+from protocol.messages import Ack, Send
 from protocol.wire import UNACCEPTED_MAX, Limits, Processed
-from tests.core.peers import NOW_S
+from tests.core.peers import NOW_S, frames
 from tests.core.session_rig import error, opened_rig
 
 
@@ -145,3 +145,15 @@ def test_a_receiver_whose_queue_was_full_a_moment_ago_is_refused_at_once_and_the
     assert later == [(again, full)], (
         "the refusal may be lost, and the refused one come again: the later one leaves it open"
     )
+
+
+def test_who_does_not_read_its_own_queue_is_refused_before_there_is_no_room_for_what_must_be_told() -> None:
+    rig = opened_rig(Limits(unaccepted_max=2, unread_max=10))
+    for cid in (1, 2):  # so many may have been taken by an earlier session
+        rig.say(Send(cid, 0, "bob", b"", None))
+        rig.session.accepted([cid])
+    rig.session.push(1, 10, frames(1, 10))
+    rig.heard()
+    assert posted(rig.say(Send(3, 0, "bob", b"", None))) == []
+    assert rig.heard() == [error(3, Code.QUEUE_FULL)]
+    assert posted(rig.say(Ack(1, 0), Send(4, 0, "bob", b"", None))) == [(4, 3)]
