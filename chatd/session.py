@@ -14,7 +14,16 @@ from typing import Final
 from brokerd.ports import Opened, Page
 from chatd.brake import IN_FLIGHT_MAX, SHARE_MIN, Share
 from chatd.effects import (
-    Acknowledge, AskHead, Close, Effect, Gate, HoldReading, Login, PostEntry, PostSignal, ResumeReading,
+    Acknowledge,
+    AskHead,
+    Close,
+    Effect,
+    Gate,
+    HoldReading,
+    Login,
+    PostEntry,
+    PostSignal,
+    ResumeReading,
 )  # fmt: skip
 from chatd.feed import Feed
 from chatd.full import FullHints
