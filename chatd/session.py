@@ -177,17 +177,14 @@ class Session:
         else:
             self._refused.discard(cid)
             # What an earlier session took without an answer comes first, and may not be refused: no more than it held
-            if not (is_new and self._news > self._limits.unaccepted_max and self._would_fail(to)):
-                return True
+            is_exempt = not is_new or self._news <= self._limits.unaccepted_max
+            if is_exempt or (self.feed.unread < self._limits.unread_max and not self.full.has(to, self._now_s)):
+                return True  # else it would come back, and perhaps to a queue without room for that
         self._posted_before(cid, to)  # it may come again, behind later ones: the refusal may be lost
         if self._wants_copy(to):
             self._copied_before(cid)
         self._refuse(cid, Code.BUSY if is_busy else Code.QUEUE_FULL, "", retry_after_ms=is_busy * BUSY_RETRY_MS)
         return False
-
-    def _would_fail(self, to: str) -> bool:
-        """Whether the receiver's queue was full a moment ago, or our own has no room for what may come back."""
-        return self.feed.unread >= self._limits.unread_max or self.full.has(to, self._now_s)
 
     def _is_out_of_order(self, cid: int) -> bool:
         """Whether a lower cid was refused and did not come again: what the peer wrote before it heard of that must not pass

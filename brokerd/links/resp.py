@@ -94,7 +94,8 @@ class RespLink:
 
     async def wait_ready(self) -> None:
         """Wait until the server was reached and told who we are. Returns at once when it is."""
-        while self._stream is None:
+        while not self.is_ready:
+            self._ready.clear()  # it may have ended just now, and `run` has not seen that yet
             await self._ready.wait()
 
     def learn(self, script: str) -> str:
