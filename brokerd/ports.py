@@ -142,13 +142,16 @@ class Opened(NamedTuple):
 
 
 class QueueStatus(NamedTuple):
-    """For chatctl queue: floor (trimmed up to), head, bytes, cursors and troubles by device."""
+    """For chatctl: floor (trimmed up to), head, bytes; by device the cursor, the last trouble, and about when it was
+    last seen (Unix ms; an ACK counts once a day at most). The generation is in hex."""
 
     floor: int
     head: int
     bytes: int
     cursors: dict[str, int]
     troubles: dict[str, str]
+    seen_ms: dict[str, int]
+    generation: str
 
 
 class PartlySaved(LinkDown):
@@ -234,6 +237,16 @@ class SentQueue(Protocol):
 # --- the register --------------------------------------------------------------------------------------------------
 
 
+class Row(NamedTuple):
+    """One entry of the register as it is written there, for people: also of a node that is gone. An entry that nobody can
+    read has neither node nor session. `lease_ms` is how long its node's lease still lives; 0: nobody sees the entry."""
+
+    device: str
+    node: str
+    session: str
+    lease_ms: int
+
+
 class Register(Protocol):
     """Who is on which node. An entry frees itself within one lease of its node's death. Raises LinkDown."""
 
@@ -249,6 +262,9 @@ class Register(Protocol):
 
     async def seats(self, users: Sequence[str]) -> list[list[Seat]]:
         """The seats of each user on nodes whose lease lives. One round trip."""
+
+    async def rows(self, user: str) -> list[Row]:
+        """All that is written of a user, by device. A round trip for each node as well: it is for chatctl."""
 
     async def renew_lease(self, node: str, ttl_ms: int) -> bool:
         """Say that the node lives for another ttl. False: it had no lease any more, so that its seats were not seen."""

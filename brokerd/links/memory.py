@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from brokerd.links.dead_letters import append_dead_letter
-from brokerd.ports import Delivery, LinkDown, Seat
+from brokerd.ports import Delivery, LinkDown, Row, Seat
 from brokerd.support_ports import DeadLetter
 
 QUEUE_BATCHES_MAX: Final = 4096  # posted and not done with, over all shards; at the bound senders get BUSY
@@ -66,6 +66,19 @@ class MemoryRegister:
             return ()
         now_s = self._clock_s()
         return [seat for seat in devices.values() if self._lease_ends_s.get(seat.node, 0.0) > now_s]
+
+    async def rows(self, user: str) -> list[Row]:
+        """All that is written of a user, by device."""
+        now_s = self._clock_s()
+        return [
+            Row(
+                seat.device,
+                seat.node,
+                seat.session,
+                max(0, round((self._lease_ends_s.get(seat.node, 0) - now_s) * 1000)),
+            )
+            for _, seat in sorted(self._seats.get(user, {}).items())
+        ]
 
     async def renew_lease(self, node: str, ttl_ms: int) -> bool:
         """Say that the node lives for another ttl; whether its lease still stood."""

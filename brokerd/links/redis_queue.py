@@ -85,7 +85,7 @@ class RedisSentQueue:
         self._expired = Script(link, "expired", keys=3, frees=True)
         self._bury = Script(link, "bury", keys=3, frees=True)
         self._create = Script(link, "create", keys=1)
-        self._status = Script(link, "status", keys=4)
+        self._status = Script(link, "status", keys=5)
         self._sweep = Script(link, "sweep", keys=1, frees=True)
         self._known = Heads(link, log)
 
@@ -187,14 +187,16 @@ class RedisSentQueue:
 
     async def status(self, user: str) -> QueueStatus | None:
         """The state of a user's queue, None when there is no such user."""
-        reply = await ask(self._link, self._status(*_keys(user, "mqcs")))
+        reply = await ask(self._link, self._status(*_keys(user, "mqcst")))
         if not reply:
             return None
-        floor, head, size, cursors, troubles = reply
+        floor, head, size, cursors, troubles, seen, generation = reply
         return QueueStatus(
             floor, head, size,
             {device.decode(): int(cursor) for device, cursor in _pairs(cursors)},
             {device.decode(): trouble.decode() for device, trouble in _pairs(troubles)},
+            {device.decode(): int(at_ms) for device, at_ms in _pairs(seen)},
+            generation.hex(),
         )  # fmt: skip
 
     # --- expiry

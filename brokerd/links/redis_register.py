@@ -11,7 +11,7 @@ from typing import Any
 from brokerd.links.redis_scripts import Script, ask, is_broken
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Command
-from brokerd.ports import LinkDown, Seat
+from brokerd.ports import LinkDown, Row, Seat
 
 
 class RedisRegister:
@@ -44,6 +44,13 @@ class RedisRegister:
         all_seats = [seats_of(flat) for flat in replies]
         living = await self._living({seat.node for seats in all_seats for seat in seats})
         return [[seat for seat in seats if seat.node in living] for seats in all_seats]
+
+    async def rows(self, user: str) -> list[Row]:
+        """All that is written of a user, by device."""
+        flat = await ask(self._link, seats_command(user))
+        rows = sorted(_row_of(flat[at].decode(errors="replace"), flat[at + 1]) for at in range(0, len(flat), 2))
+        left_ms = {node: await ask(self._link, ("PTTL", _lease_key(node))) for node in {row.node for row in rows}}
+        return [row._replace(lease_ms=max(0, left_ms[row.node])) for row in rows]
 
     async def _living(self, nodes: Collection[str]) -> set[str]:
         """Those whose lease lives."""
@@ -84,6 +91,11 @@ def seat_of(device: str, value: Any) -> Seat | None:
     """A seat from a field's value; None when it is torn."""
     parts = value.decode(errors="replace").split(" ")
     return Seat(device, *parts) if len(parts) == 2 and all(parts) else None
+
+
+def _row_of(device: str, value: Any) -> Row:
+    seat = seat_of(device, value)
+    return Row(device, seat.node, seat.session, 0) if seat is not None else Row(device, "", "", 0)
 
 
 def _value(seat: Seat) -> str:

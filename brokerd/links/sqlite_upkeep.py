@@ -103,4 +103,5 @@ def status(ledger: Ledger, user: str) -> QueueStatus | None:
         for name, place in state.devices.items()
         if place.attempts
     }
-    return QueueStatus(state.floor, state.head, state.bytes, cursors, troubles)
+    seen_ms = {name: place.seen_ms for name, place in state.devices.items()}
+    return QueueStatus(state.floor, state.head, state.bytes, cursors, troubles, seen_ms, state.generation.hex())

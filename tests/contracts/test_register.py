@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from brokerd.ports import Append, Register, Seat, SentQueue
+from brokerd.ports import Append, Register, Row, Seat, SentQueue
 from tests.contracts.store_factories import Stores
 
 LEASE_MS = 60_000
@@ -77,6 +77,23 @@ async def test_the_seats_of_a_node_that_left_are_gone_and_come_back_with_it(regi
     assert await register.seats(["ann"]) == [[]]
     await lease(register, "east~1")
     assert await register.seats(["ann"]) == [[PHONE]]
+
+
+async def test_rows_show_a_seat_also_when_its_node_is_gone_and_how_long_the_other_leases_live(
+    register: Register,
+) -> None:
+    assert await register.rows("ann") == []
+    await lease(register, "east~1")
+    await register.claim("ann", TABLET)
+    await register.claim("ann", NEWER)
+    gone, here = await register.rows("ann")
+    assert gone == Row(*NEWER, 0)
+    assert here == Row(*TABLET, here.lease_ms)
+    assert 0 < here.lease_ms <= LEASE_MS
+    await register.drop_lease("east~1")
+    assert await register.rows("ann") == [Row(*NEWER, 0), Row(*TABLET, 0)]
+    assert await register.release("ann", NEWER)
+    assert await register.rows("ann") == [Row(*TABLET, 0)]
 
 
 async def test_a_lease_that_is_not_renewed_ends_by_itself(register: Register) -> None:

@@ -368,3 +368,7 @@ async def test_status_shows_the_queue(bob: SentQueue) -> None:
     status = await bob.status("bob")
     assert status is not None
     assert (status.floor, status.head, status.bytes, status.cursors, status.troubles) == (2, 4, 200, {"phone": 2}, {})
+    opened = await bob.open("bob", "tablet", b"fresh123", NOW + 5)
+    status = await bob.status("bob")
+    assert status is not None
+    assert (status.seen_ms, status.generation) == ({"phone": NOW, "tablet": NOW + 5}, opened.generation.hex())

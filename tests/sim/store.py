@@ -25,6 +25,7 @@ from brokerd.ports import (
     Owed,
     Page,
     QueueStatus,
+    Row,
     Seat,
     Stored,
 )  # fmt: skip
@@ -151,6 +152,18 @@ class Register:
         """Those of one user, on nodes whose lease lives."""
         now_s = self._clock_s()
         return [seat for seat in self._seats.get(user, {}).values() if self._lease_ends_s.get(seat.node, 0.0) > now_s]
+
+    def rows(self, user: str) -> list[Row]:
+        now_s = self._clock_s()
+        return [
+            Row(
+                seat.device,
+                seat.node,
+                seat.session,
+                max(0, round((self._lease_ends_s.get(seat.node, 0) - now_s) * 1000)),
+            )
+            for _, seat in sorted(self._seats.get(user, {}).items())
+        ]
 
     def renew_lease(self, node: str, ttl_ms: int) -> bool:
         now_s = self._clock_s()
@@ -332,4 +345,5 @@ class Store(Register):
         troubles = {
             name: " ".join(map(str, device.trouble)) for name, device in queue.devices.items() if device.trouble
         }
-        return QueueStatus(queue.floor, queue.head, queue.bytes, cursors, troubles)
+        seen_ms = {name: device.seen_ms for name, device in queue.devices.items()}
+        return QueueStatus(queue.floor, queue.head, queue.bytes, cursors, troubles, seen_ms, queue.generation.hex())
