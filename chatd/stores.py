@@ -7,16 +7,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from brokerd.ports import LinkDown, SentQueue, StoreChanged
+from brokerd.ports import LinkDown, Register, SentQueue, StoreChanged
 from brokerd.support_ports import DeadLetters, Memory, Traces
 from chatd.config import ChatConfig
 from protocol.wire import GENERATION_BYTES
 
 if TYPE_CHECKING:
+    from brokerd.links.redis import RedisStore
     from brokerd.links.resp import RespLink
     from brokerd.links.sqlite import Seating
 
@@ -33,6 +35,11 @@ def open_store(config: ChatConfig, register: Seating | None = None) -> AbstractA
     return _redis_store(config) if config.mode == "cluster" else _sqlite_store(config, register)
 
 
+def open_register(config: ChatConfig) -> AbstractAsyncContextManager[Register] | None:
+    """The register of a cluster, as open_store. None: an embedded one, which is in the memory of the chatd that runs."""
+    return _redis_store(config) if config.mode == "cluster" else None
+
+
 def _sqlite_store(config: ChatConfig, register: Seating | None) -> AbstractAsyncContextManager[SentQueue]:
     from brokerd.links.sqlite import SqliteSentQueue
 
@@ -47,7 +54,7 @@ def _sqlite_store(config: ChatConfig, register: Seating | None) -> AbstractAsync
 
 
 @asynccontextmanager
-async def _redis_store(config: ChatConfig, *, is_accepting: bool = False) -> AsyncIterator[SentQueue]:
+async def _redis_store(config: ChatConfig, *, is_accepting: bool = False) -> AsyncIterator[RedisStore]:
     from brokerd.links.redis import RedisStore
     from brokerd.links.resp import Ask, RespLink
     from brokerd.links.store_identity import RabbitWitness, StoreIdentity
@@ -144,19 +151,34 @@ def waiting_returns(config: ChatConfig) -> int:
 async def accept_store(config: ChatConfig, users: Iterable[str]) -> None:
     """Take the store that is there for the right one from now on, with `users` known in it. Raises LinkDown.
 
-    The users come first, for what was accepted for them is worked off at once.
+    The users come first, for what was accepted for them is worked off at once. Every queue begins another life, for the
+    store may be an older copy: devices begin anew where it says, instead of taking later messages for seen.
     """
     is_cluster = config.mode == "cluster"
     async with _redis_store(config, is_accepting=True) if is_cluster else _sqlite_store(config, None) as store:
         for user in users:
             await store.create_user(user, os.urandom(GENERATION_BYTES), time.time_ns() // 1_000_000)
     if is_cluster:
+        from brokerd.links.redis_renewal import renew_queues
         from brokerd.links.resp import RespLink
         from brokerd.links.store_identity import RabbitWitness, accept
 
-        async with _running(RespLink(config.redis.url, name="chatctl")) as link:
+        async with _running(
+            RespLink(config.redis.url, name="chatctl", wait_replicas=config.redis.wait_replicas)
+        ) as link:
+            await renew_queues(link)
             await accept(link, RabbitWitness(config.rabbit.url, config.prefix))
     else:
         from brokerd.links.sqlite_identity import SqliteIdentity
 
         SqliteIdentity(config.store_file).accept()
+
+
+def back_up(config: ChatConfig, folder: Path) -> None:
+    """Copy the embedded store and its traces into a folder, each as it is at one moment while a chatd works on it. Raises
+    LinkDown."""
+    from brokerd.links.sqlite_backup import back_up_file, back_up_store
+
+    back_up_store(config.store_file, folder / config.store_file.name)
+    if config.traces_file.exists():
+        back_up_file(config.traces_file, folder / config.traces_file.name)

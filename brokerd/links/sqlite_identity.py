@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from brokerd.ports import LinkDown, StoreChanged
+from protocol.wire import GENERATION_BYTES
 
 LOOK_S: Final = 0.5  # every login asks
 _ID_MAX: Final = 2**31 - 1
@@ -50,11 +51,15 @@ class SqliteIdentity:
     def accept(self) -> None:
         """Take the file that is there for the right one from now on. Raises LinkDown.
 
-        Its mark is a new one, so that the former file is told apart when it comes back.
+        Its mark is a new one, so that the former file is told apart when it comes back. Its queues begin another life: it may
+        be an older copy, in which devices know seqs that are yet to be given.
         """
         number = 1 + secrets.randbelow(_ID_MAX)
         try:
-            with closing(sqlite3.connect(self._path)) as connection:
+            with closing(sqlite3.connect(self._path)) as connection, connection:
+                connection.execute("BEGIN IMMEDIATE")
+                if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'users'").fetchone():
+                    connection.execute(f"UPDATE users SET generation = randomblob({GENERATION_BYTES})")
                 connection.execute(f"PRAGMA application_id = {number}")
             _write_durably(self._note, f"{number}\n")
         except (OSError, sqlite3.Error) as fault:

@@ -90,8 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_support(groups, shared, command)
     _add_live(groups, command)
     stores = groups.add_parser("store", help="the store as a whole", parents=[shared])
-    says = "go on with a store that came back empty, or with another one, as it is"
+    says = "go on with a store that came back empty, from a backup, or with another one, as it is"
     command(stores.add_subparsers(required=True, metavar="COMMAND"), "accept", "stores:accept_the_store", says)
+    saved = command(groups, "backup", "backup:make_backup", "copy accounts and the embedded store, while chatd runs")
+    saved.add_argument("folder", metavar="DIR", help="a new folder: the copy, to be used as a data_dir")
     command(groups, "demo", "demo:run_demo", "make the users ann and bob and a key, once, and say how to log in")
     return top
 

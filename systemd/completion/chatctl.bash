@@ -9,7 +9,7 @@ _shtab_chatctl_user_subparsers=(add passwd del list)
 _shtab_chatctl_keys_subparsers=(init add list activate drop)
 _shtab_chatctl_dead_subparsers=(list show requeue drop)
 _shtab_chatctl_store_subparsers=(accept)
-_shtab_chatctl_subparsers=(user keys token queue trace dead status who sessions kick drain limits reload loglevel store demo)
+_shtab_chatctl_subparsers=(user keys token queue trace dead status who sessions kick drain limits reload loglevel store backup demo)
 
 _shtab_chatctl_user_add_option_strings=(-h --help --config --data-dir --password-stdin --generate)
 _shtab_chatctl_user_passwd_option_strings=(-h --help --config --data-dir --password-stdin --generate)
@@ -40,6 +40,7 @@ _shtab_chatctl_reload_option_strings=(-h --help --config --data-dir --json --soc
 _shtab_chatctl_loglevel_option_strings=(-h --help --config --data-dir --json --socket)
 _shtab_chatctl_store_accept_option_strings=(-h --help --config --data-dir)
 _shtab_chatctl_store_option_strings=(-h --help --config --data-dir)
+_shtab_chatctl_backup_option_strings=(-h --help --config --data-dir)
 _shtab_chatctl_demo_option_strings=(-h --help --config --data-dir)
 _shtab_chatctl_option_strings=(-h --help --config --data-dir)
 
@@ -52,7 +53,7 @@ _shtab_chatctl_keys_pos_0_choices=(init add list activate drop)
 _shtab_chatctl_dead_pos_0_choices=(list show requeue drop)
 _shtab_chatctl_loglevel_pos_0_choices=(debug info warning error)
 _shtab_chatctl_store_pos_0_choices=(accept)
-_shtab_chatctl_pos_0_choices=(user keys token queue trace dead status who sessions kick drain limits reload loglevel store demo)
+_shtab_chatctl_pos_0_choices=(user keys token queue trace dead status who sessions kick drain limits reload loglevel store backup demo)
 
 _shtab_chatctl_user_add__h_nargs=0
 _shtab_chatctl_user_add___help_nargs=0
@@ -140,6 +141,8 @@ _shtab_chatctl_store_accept___help_nargs=0
 _shtab_chatctl_store_pos_0_nargs=A...
 _shtab_chatctl_store__h_nargs=0
 _shtab_chatctl_store___help_nargs=0
+_shtab_chatctl_backup__h_nargs=0
+_shtab_chatctl_backup___help_nargs=0
 _shtab_chatctl_demo__h_nargs=0
 _shtab_chatctl_demo___help_nargs=0
 _shtab_chatctl_pos_0_nargs=A...

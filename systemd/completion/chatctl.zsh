@@ -10,6 +10,7 @@
 
 _shtab_chatctl_commands() {
   local _commands=(
+    backup:'copy accounts and the embedded store, while chatd runs'
     dead:'batches that could not be worked off'
     demo:'make the users ann and bob and a key, once, and say how to log in'
     drain:'end the running chatd as SIGTERM does: nothing is lost'
@@ -53,7 +54,7 @@ _shtab_chatctl_keys_commands() {
 
 _shtab_chatctl_store_commands() {
   local _commands=(
-    accept:'go on with a store that came back empty, or with another one, as it is'
+    accept:'go on with a store that came back empty, from a backup, or with another one, as it is'
   )
   _describe 'chatctl store commands' _commands
 }
@@ -76,6 +77,16 @@ _shtab_chatctl_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_chatctl_defaults_added=0
+
+_shtab_chatctl_backup_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[chatd\'s TOML file (\$CHATD_CONFIG)]:FILE:"
+  "--data-dir[instead of data_dir]:DIR:"
+  ":a new folder\: the copy, to be used as a data_dir:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_chatctl_backup_defaults_added=0
 
 _shtab_chatctl_dead_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -420,6 +431,7 @@ _shtab_chatctl() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_chatctl-$line[1]:"
       case $line[1] in
+        backup) _arguments -C -s $_shtab_chatctl_backup_options ;;
         dead) _shtab_chatctl_dead ;;
         demo) _arguments -C -s $_shtab_chatctl_demo_options ;;
         drain) _arguments -C -s $_shtab_chatctl_drain_options ;;
