@@ -145,7 +145,7 @@ async def test_a_session_that_goes_before_it_acknowledges_is_noted_and_the_messa
     async with logged_in(desk.near, *people.ann) as ann, logged_in(desk.far, *people.bob) as bob:
         await send(ann, cid, people.bob[0])
         await bob.next(Deliver)
-    told = await desk.wait_trace(people.id(cid), lambda it: "TROUBLE" in kinds(it))
+    told = await desk.wait_trace(people.id(cid), lambda it: {"SAVED", "TROUBLE"} <= set(kinds(it)))
     assert told["now"]["state"] == "waiting"
     assert told["now"]["devices"]["raw"]["acknowledged"] is False
 
