@@ -17,8 +17,11 @@ from typing import Any, Final
 
 from brokerd.daemon import StartFailed
 from brokerd.metrics import ByLabel, Metrics, Source, Value, by_code, health_of
+from brokerd.outage import Outage
 from brokerd.ports import Entrance, Inbound, LinkDown, NodeInbox, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
+from chatd.auth.own import OwnUsers
+from chatd.canary import Canary
 from chatd.config import ChatConfig, ListenSection
 from chatd.listener import ListenerConfig, Listeners, Place, server_tls
 from chatd.office import Office
@@ -111,6 +114,7 @@ class _Open:
 
     board: Switchboard
     listeners: Listeners
+    metrics: Metrics
     ticked_s: float
 
 
@@ -124,8 +128,11 @@ class Node:
         self.id = new_node_id(config.node)
         self._config = config
         self._links = links
-        self._accounts = accounts
+        self._accounts = OwnUsers(accounts)
         self._log = log.bind(node=self.id)
+        every_s = config.canary.every_s
+        secret = self._accounts.secret
+        self._canary = Canary(config.node, self.id, every_s, secret, self._log) if every_s else None
         self._has_inbox = False
         self._is_over = False
         self._inherited = inherited or {}
@@ -145,7 +152,10 @@ class Node:
                 result = on_ready(listeners)
                 if result is not None:
                     await result
+                canary = [tasks.create_task(self._canary.run(listeners.inside))] if self._canary is not None else []
                 await stop.wait()
+                for task in canary:  # it leaves by itself while the others are told
+                    task.cancel()
                 await self._drain(board, listeners)
             for task in beside:
                 task.cancel()
@@ -161,7 +171,7 @@ class Node:
         office = Office(board, metrics, lambda: self._health(board))
         listeners = Listeners(_listening(self._config, self._inherited), board, self._accounts, office)
         async with _opened(listeners):
-            self._open = _Open(board, listeners, board.now_s())
+            self._open = _Open(board, listeners, metrics, board.now_s())
             yield listeners
 
     def _switchboard(self, tasks: asyncio.TaskGroup) -> Switchboard:
@@ -197,16 +207,17 @@ class Node:
         self._has_inbox = True
 
     async def _keep_lease(self, board: Switchboard) -> None:
-        ttl_s = self._config.lease_s
+        ttl_s, outage = self._config.lease_s, Outage("lease", self._log)
         board.lease_ends_s = 0.0
         while True:
             asked_s = board.now_s()
             try:
                 stood = await self._links.register.renew_lease(self.id, int(ttl_s * 1000))
             except LinkDown as down:
-                self._log.info("lease_not_renewed", error=str(down))
+                outage.failed(down)
                 await asyncio.sleep(LEASE_RETRY_S)
                 continue
+            outage.over()
             was_late, board.lease_ends_s = board.is_doubtful, asked_s + ttl_s
             if (was_late or not stood) and len(board.roster):
                 self._log.warning("lease_was_lost", sessions=len(board.roster))
@@ -246,6 +257,10 @@ class Node:
         """How many there are."""
         return self._open.listeners.census.statistics() if self._open is not None else {}
 
+    def samples(self, source: str) -> Mapping[str, Value]:
+        """What a source of metrics says now; nothing when there is none of this name."""
+        return self._open.metrics.read(source) if self._open is not None else {}
+
     def status(self) -> str:
         """One line for people."""
         if self._open is None:
@@ -255,7 +270,7 @@ class Node:
         amiss = [f"{part}: {said}" for part, said in self._health(board).items() if said != "up"]
         return "; ".join(
             [
-                f"{len(board.roster)} sessions on {len(self._open.listeners.census)} connections",
+                f"{board.roster.people} sessions on {len(self._open.listeners.census)} connections",
                 f"{waiting['waiting']:g} posts wait, {waiting['in_flight']:g} are on their way",
                 *amiss,
             ]
@@ -284,7 +299,7 @@ class Node:
             closed = {code.name if code else "none": count for code, count in board.logins.closed.items()}
             return {
                 **asdict(board.counts),
-                "sessions": len(board.roster),
+                "sessions": board.roster.people,
                 "connections_open": len(board.lines),
                 "connections_max": self._config.limits.connections_max,
                 "paused_readers": len(paused),
@@ -297,6 +312,8 @@ class Node:
             }
 
         parts = {"node": node, "doors": doors, "postbox": board.postbox.samples}
+        if self._canary is not None:
+            parts["canary"] = self._canary.statistics
         return Metrics({**parts, "parts": health_of(lambda: self._health(board)), **self._links.statistics})
 
     # --- the end
@@ -306,7 +323,7 @@ class Node:
         board.is_draining = True
         listeners.stop_accepting()
         window_s = self._config.drain_s_max
-        self._log.info("node_draining", sessions=len(board.roster), seconds_max=window_s)
+        self._log.info("node_draining", sessions=board.roster.people, seconds_max=window_s)
         for count, line in enumerate(board.roster):
             line.session.go_away(0, int(window_s * 500))
             board.attend(line)
