@@ -35,10 +35,10 @@ _is_host = re.compile(r"[A-Za-z0-9.:_%-]+").fullmatch
 
 
 def is_redis_url(text: str) -> bool:
-    """Whether `text` names a Redis server."""
+    """Whether `text` names a Redis server, and the authorities it names can be read."""
     try:
-        RedisUrl.parse(text)
-    except ValueError:
+        RedisUrl.parse(text).tls()
+    except (ValueError, OSError):
         return False
     return True
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from hiredis import ReplyError
 
-from bench.servers import RedisServer
+from bench.servers import RedisServer, free_port
+from brokerd.config import is_redis_url
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Limits
 from brokerd.links.resp_url import RedisUrl
 from brokerd.ports import LinkDown
+from tests.faults.certificates import write_certificate
 
 SOON_S = 10.0
 
@@ -296,6 +298,24 @@ async def test_a_unix_socket_serves_as_well(redis_server: RedisServer) -> None:
         assert await echo(link, "a") == b"a"
 
 
+async def test_over_tls_certificate_and_name_are_checked(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, "redis")  # for the name localhost
+    port = free_port()
+    options = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with RedisServer(tmp_path / "redis", options=[*options, "--tls-auth-clients", "no"]):
+        async with ready(f"rediss://localhost:{port}/1?ca={certificate}") as link:
+            assert await echo(link, "a") == b"a"
+        for url in (f"rediss://localhost:{port}", f"rediss://127.0.0.1:{port}?ca={certificate}"):
+            async with linked(url) as link:
+                await wait_until(lambda it=link: it.statistics()["connect_failures"] > 0)
+                assert "certificate" in link.state.lower(), link.state
+
+
+def test_authorities_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
+    assert is_redis_url("rediss://h")
+    assert not is_redis_url(f"rediss://h?ca={tmp_path}/none.pem")
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
@@ -306,6 +326,12 @@ async def test_a_unix_socket_serves_as_well(redis_server: RedisServer) -> None:
         ("redis://u:p@h/1", RedisUrl("h", 6379, None, 1, "u", "p")),
         ("unix:///run/redis.sock", RedisUrl("", 0, "/run/redis.sock", 0)),
         ("unix://u:p@/run/redis.sock?db=2", RedisUrl("", 0, "/run/redis.sock", 2, "u", "p")),
+        ("rediss://h", RedisUrl("h", 6379, None, 0, has_tls=True)),
+        ("rediss://u:p@h:7/3?ca=/a.pem", RedisUrl("h", 7, None, 3, "u", "p", has_tls=True, ca="/a.pem")),
+        (
+            "rediss+sentinel://h:1,i/main?ca=/a.pem",
+            RedisUrl("", 0, None, 0, None, None, (("h", 1), ("i", 26379)), "main", None, True, "/a.pem"),
+        ),
     ],
 )
 def test_addresses_are_read(url: str, expected: RedisUrl) -> None:
@@ -314,7 +340,18 @@ def test_addresses_are_read(url: str, expected: RedisUrl) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "h:1", "http://h", "redis://", "redis://:secret@h:x", "redis://:secret@h/x", "unix://run", "unix:///s?x=1"],
+    [
+        "",
+        "h:1",
+        "http://h",
+        "redis://",
+        "redis://:secret@h:x",
+        "redis://:secret@h/x",
+        "unix://run",
+        "unix:///s?x=1",
+        "redis://h?ca=/x",
+        "rediss://h?x=1",
+    ],
 )
 def test_what_is_no_address_is_refused_with_what_is_allowed_and_without_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="it must be redis://") as fault:

@@ -47,6 +47,7 @@ class RespLink:
         wait_s: Callable[[float], float] = lambda most_s: random.uniform(most_s / 2, most_s),
     ) -> None:  # fmt: skip
         self._url = RedisUrl.parse(url)
+        self._tls = self._url.tls()
         self._name = name
         self._limits = limits or Limits()
         self._wait_replicas = wait_replicas
@@ -171,7 +172,7 @@ class RespLink:
 
     async def _serve_once(self) -> None:
         """One connection, from connect to loss. Raises OSError or LinkDown when it never became ready."""
-        primary = await find_primary(self._url) if self._url.sentinels else None
+        primary = await find_primary(self._url, self._tls) if self._url.sentinels else None
         async with asyncio.timeout(CONNECT_S_MAX):  # TimeoutError is an OSError
             stream = await self._open(primary)
         try:
@@ -233,7 +234,7 @@ class RespLink:
     async def _has_moved(self, primary: Primary) -> bool:
         """Whether a newer configuration names another server. Sentinels that are away change nothing."""
         try:
-            named = await find_primary(self._url)
+            named = await find_primary(self._url, self._tls)
         except LinkDown:
             return False
         return named.epoch > primary.epoch and named.address != primary.address
@@ -245,7 +246,7 @@ class RespLink:
             _, stream = await loop.create_unix_connection(self._new_stream, url.path)
         else:
             host, port = (url.host, url.port) if primary is None else primary.address
-            _, stream = await loop.create_connection(self._new_stream, host, port)
+            _, stream = await loop.create_connection(self._new_stream, host, port, ssl=self._tls)
         return stream
 
     def _new_stream(self) -> RespStream:

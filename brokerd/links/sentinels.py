@@ -5,6 +5,7 @@ that a sentinel that was away for a while misleads nobody once more than half ha
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -24,7 +25,7 @@ class Primary(NamedTuple):
     address: Address
 
 
-async def find_primary(url: RedisUrl) -> Primary:
+async def find_primary(url: RedisUrl, tls: ssl.SSLContext | None = None) -> Primary:
     """Ask the sentinels of `url`. Raises LinkDown when none of them knows a primary of that name."""
     told: list[Primary] = []
     faults: list[str] = []
@@ -32,7 +33,7 @@ async def find_primary(url: RedisUrl) -> Primary:
 
     async def ask(sentinel: Address) -> None:
         try:
-            told.append(await _ask(url, sentinel))
+            told.append(await _ask(url, sentinel, tls))
         except (OSError, LinkDown) as down:
             faults.append(str(down) or type(down).__name__)
         if len(told) > len(url.sentinels) // 2 or len(told) + len(faults) == len(url.sentinels):
@@ -48,11 +49,11 @@ async def find_primary(url: RedisUrl) -> Primary:
     return max(told)
 
 
-async def _ask(url: RedisUrl, sentinel: Address) -> Primary:
+async def _ask(url: RedisUrl, sentinel: Address, tls: ssl.SSLContext | None) -> Primary:
     shown = f"{sentinel[0]}:{sentinel[1]}"
     async with asyncio.timeout(ASK_S_MAX):
         loop = asyncio.get_running_loop()
-        _, stream = await loop.create_connection(lambda: RespStream(_LIMITS, f"sentinel {shown}"), *sentinel)
+        _, stream = await loop.create_connection(lambda: RespStream(_LIMITS, f"sentinel {shown}"), *sentinel, ssl=tls)
         try:
             login: list[Command] = [] if url.sentinel_password is None else [("AUTH", url.sentinel_password)]
             replies, _ = await stream.call(
