@@ -6,6 +6,7 @@ reads their `statistics()`. A thing has one name, whichever daemon counts it: ch
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -34,6 +35,7 @@ GAUGES: Final = frozenset(
         "is_ready",
         "is_blocked",
         "waiting_commands",
+        "age_seconds",
     }
 )
 HELP: Final = {
@@ -61,6 +63,11 @@ HELP: Final = {
     "shards_redeliveries": "batches that RabbitMQ delivered again",
     "node_closed_sessions": "sessions that ended, by the code that the client was told; none: it left by itself",
     "loop_lag_seconds": "how late a step of the event loop came, measured once a second",
+    "canary_accepted_seconds": "how long a message of the canary took until it was durable",
+    "canary_delivered_seconds": "how long a message of the canary took until it was delivered",
+    "canary_late": "messages of the canary that were due while the one before was still under way",
+    "canary_given_up": "messages of the canary that did not come within a minute",
+    "canary_age_seconds": "how long ago a message of the canary was last delivered; before the first one: since the start",
     "parts_up": "1: this part is up; 0: /readyz says why it is not",
 }
 
@@ -101,6 +108,27 @@ class Sizes:
         return Buckets([2**bits - 1 for bits in range(1, len(counts) + 1)], [none + counts[0], *counts[1:], 0], total)
 
 
+class Seconds:
+    """Counts times of a few ms to some seconds."""
+
+    BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+    __slots__ = ("_counts", "_sum_s")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(self.BOUNDS_S) + 1)
+        self._sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self._counts[bisect_left(self.BOUNDS_S, seconds)] += 1
+        self._sum_s += seconds
+
+    def buckets(self) -> Buckets:
+        """As a histogram."""
+        return Buckets(self.BOUNDS_S, tuple(self._counts), self._sum_s)
+
+
 Value = float | ByLabel | Buckets
 Source = Callable[[], Mapping[str, Value]]
 
@@ -121,6 +149,10 @@ class Metrics:
         ProcessCollector(registry=registry)
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
+
+    def read(self, source: str) -> Mapping[str, Value]:
+        """What one source says now; nothing when there is none of this name."""
+        return self._sources[source]() if source in self._sources else {}
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from brokerd import settings_text
 from brokerd.config import (
@@ -32,6 +33,7 @@ from brokerd.settings import Conflict, setting
 from protocol import wire
 from protocol.names import NAME_ALLOWED, is_name
 
+CANARY_S_MIN: Final = 0.1
 _is_origin = re.compile(r"\*|https?://[^/\s]+").fullmatch
 
 
@@ -142,6 +144,20 @@ class AuthSection:
 
 
 @dataclass(frozen=True, slots=True)
+class CanarySection:
+    """[canary]: see chatd/canary.py."""
+
+    every_s: float = setting(
+        0.0,
+        "two users of this node's own send each other a message so often, and /metrics says how long it takes; 0 = off",
+        at_least=0,
+        at_most=30,
+        check=lambda seconds: seconds == 0 or seconds >= CANARY_S_MIN,
+        allowed=f"0, or a number {CANARY_S_MIN:g} to 30",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ChatConfig:
     """All that chatd can be told. File: --config or CHATD_CONFIG; variables: CHATD_…, which win."""
 
@@ -174,6 +190,7 @@ class ChatConfig:
     rabbit: RabbitSection = field(default_factory=RabbitSection)
     queue: QueueSection = field(default_factory=QueueSection)
     auth: AuthSection = field(default_factory=AuthSection)
+    canary: CanarySection = field(default_factory=CanarySection)
     traces: TracesSection = field(default_factory=TracesSection)
     log: LogSection = field(default_factory=LogSection)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -63,7 +63,7 @@ class Desk:
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "ready": all(said == "up" for said in parts.values()),
             "parts": parts,
-            "sessions": len(board.roster),
+            "sessions": board.roster.people,
             "users": len(board.roster.users()),
             "connections": self._node.connections(),
             "waiting": posts["waiting"],
@@ -82,7 +82,8 @@ class Desk:
 
     def _sessions(self, asked: Asked) -> list[dict[str, Any]]:
         board = self._board
-        lines: Iterable[Line] = board.roster.of(asked["user"]) if asked.get("user") else board.roster
+        roster, user = board.roster, asked.get("user")
+        lines = roster.of(user) if user else (line for user in roster.users() for line in roster.of(user))
         chosen = sorted(lines, key=lambda line: (line.session.user, line.session.device))[:LISTED_MAX]
         return [_session(line, board.now_s()) for line in chosen]
 
@@ -100,7 +101,7 @@ class Desk:
     def _drain(self, _: Asked) -> dict[str, Any]:
         self._log.warning("drain_asked_for")
         self._stop.set()
-        return {"sessions": len(self._board.roster), "seconds_max": self._care.config.drain_s_max}
+        return {"sessions": self._board.roster.people, "seconds_max": self._care.config.drain_s_max}
 
     def _limits(self, _: Asked) -> dict[str, Any]:
         config = self._care.config

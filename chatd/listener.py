@@ -155,6 +155,21 @@ class Listeners:
         _log.info("listening", tcp=self.tcp_ports, http=self.http_ports)
         return self
 
+    async def inside(self) -> socket.socket:
+        """A socket for a client in this process: its other end is served as one that came to the TCP port, but without TLS,
+        and nobody else can be there."""
+        ours, theirs = socket.socketpair()
+        try:
+            for sock in (ours, theirs):
+                sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.connect_accepted_socket(lambda: _Arrival(self.census, self._serve_tcp), theirs)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return ours
+
     def stop_accepting(self) -> None:
         """No new sessions: the TCP ports close, a WebSocket is told GOING_AWAY. HTTP goes on. May be called twice."""
         self._tcp.close()

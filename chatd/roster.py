@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from chatd.auth.own import is_own
+
 if TYPE_CHECKING:
     from chatd.line import Line
 
@@ -15,9 +17,15 @@ class Roster:
     def __init__(self) -> None:
         self._lines: dict[str, dict[str, Line]] = {}
         self._count = 0
+        self._own = 0
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def people(self) -> int:
+        """Sessions, but for those of chatd's own users."""
+        return self._count - self._own
 
     def __iter__(self) -> Iterator[Line]:
         return iter([line for devices in self._lines.values() for line in devices.values()])
@@ -32,8 +40,8 @@ class Roster:
         return self._lines.get(user, {}).get(device)
 
     def users(self) -> Collection[str]:
-        """Everybody who is here."""
-        return self._lines.keys()
+        """Everybody who is here, but for chatd's own users."""
+        return self._lines.keys() if not self._own else [user for user in self._lines if not is_own(user)]
 
     def add(self, line: Line) -> Line | None:
         """Put a line in; give the one of the same device that it replaced."""
@@ -41,6 +49,7 @@ class Roster:
         old = devices.get(line.session.device)
         devices[line.session.device] = line
         self._count += old is None
+        self._own += old is None and is_own(line.session.user)
         return old
 
     def remove(self, line: Line) -> bool:
@@ -52,4 +61,5 @@ class Roster:
         if not devices:
             del self._lines[line.session.user]
         self._count -= 1
+        self._own -= is_own(line.session.user)
         return True

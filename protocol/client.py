@@ -27,7 +27,7 @@ from protocol.client_inbox import Inbox, Incomings
 from protocol.client_link import ClientState, Clock, Closed, Connected, Connecting, Link, LoopClock, Reconnecting
 from protocol.client_requests import ClientClosed, OutgoingFull, Refused, Requests
 from protocol.client_store import Change, ClientStore, FileStore, MemoryStore, StoreBusy
-from protocol.client_wire import TRANSPORTS, Address
+from protocol.client_wire import TRANSPORTS, Address, Dial
 from protocol.connection import ClientConnection
 from protocol.errors import Code
 from protocol.messages import (
@@ -79,16 +79,20 @@ class Client:
         tls: ssl.SSLContext | None = None, credit: int = CREDIT_DEFAULT, unanswered_max: int = UNACCEPTED_MAX,
         store: ClientStore | None = None, auto_ack: bool = True, own_copies: bool = False,
         on_state: Callable[[ClientState], None] | None = None, backoff: Backoff | None = None, clock: Clock | None = None,
+        dial: Dial | None = None,
     ) -> None:  # fmt: skip
         """`transport`: tcp, tls, ws, wss. `token` may be a function that gives a fresh one at each login.
 
         `credit`: deliveries that may wait here (1..16384). `unanswered_max`: requests that may be without an answer;
         then `send` waits. `store` defaults to memory. With auto_ack False the application calls `ack`. With
         `own_copies` the loop also yields SENT for what this very device sent. `on_state` is called on every change and
-        must not wait. `backoff` and `clock` are for tests. Raises ValueError for what can never work, and what the
+        must not wait. `backoff` and `clock` are for tests. `dial` gives a connected socket for `transport` tcp, in place of
+        `host` and `port`. Raises ValueError for what can never work, and what the
         store raises (StoreBusy, OSError).
         """
         _check(user, device, password, token, transport, credit)
+        if dial is not None and transport != "tcp":
+            raise ValueError("dial is for the transport tcp")
         self._user, self._device = user, device
         self._secret: str | Callable[[], str] = token if token is not None else password or ""
         self._scheme = Scheme.PASSWORD if token is None else Scheme.TOKEN
@@ -98,7 +102,7 @@ class Client:
         self._unanswered_max = unanswered_max
         self._clock: Clock = clock or LoopClock()
         self._backoff = backoff or Backoff(random.uniform)
-        self._link = Link(Address(transport, host, port, path, tls), self, self._backoff, self._clock)
+        self._link = Link(Address(transport, host, port, path, tls, dial), self, self._backoff, self._clock)
         self._store: ClientStore = store if store is not None else MemoryStore()
         kept = self._store.load()
         self._saved_place = (kept.generation, kept.position)

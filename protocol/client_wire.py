@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol, cast
 
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from protocol.wire import GREETING_BODY_BYTES_MAX, HEAD_BYTES, WEBSOCKET_SUBPROTOCOL
+
+Dial = Callable[[], Awaitable[socket.socket]]
 
 TRANSPORTS: Final = ("tcp", "tls", "ws", "wss")
 CLOSE_CODE_BASE: Final = 4000  # a WebSocket close code of 4000 + n says error code n
@@ -23,6 +27,7 @@ class Address(NamedTuple):
     port: int
     path: str = "/ws"
     tls: ssl.SSLContext | None = None  # for tls and wss; None = the system's authorities, host name checked
+    dial: Dial | None = None  # for tcp: gives a connected socket, and takes the place of host and port
 
     @property
     def has_preface(self) -> bool:
@@ -66,6 +71,10 @@ async def open_wire(address: Address, receiver: Receiver) -> ClientWire:
     if address.has_preface:
         context = _tls(address) if address.transport == "tls" else None
         loop = asyncio.get_running_loop()
+        if address.dial is not None:
+            sock = await address.dial()
+            _, stream = await loop.create_connection(lambda: _Stream(receiver), sock=sock)
+            return stream
         _, stream = await loop.create_connection(lambda: _Stream(receiver), address.host, address.port, ssl=context)
         return stream
     return await _open_web_socket(address, receiver)

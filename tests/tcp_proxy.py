@@ -37,6 +37,13 @@ class TcpProxy:
         for client, _ in cut:
             client.transport.abort()
 
+    def part(self) -> None:
+        """End every connection, on both sides."""
+        parted, self._links = self._links, []
+        for link in parted:
+            for writer in link:
+                writer.transport.abort()
+
     def inject(self, data: bytes) -> None:
         """Send bytes to the server as if the client of the newest connection had written them."""
         self._links[-1][1].write(data)

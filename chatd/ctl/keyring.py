@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from chatd.auth.files import read_text, replace_text, writing
 from chatd.auth.keys import KID_ALLOWED, KeyRing, generated, is_kid, parse_keys, raw_keys, render_keys
+from chatd.auth.own import is_own
 from chatd.auth.tokens import Expected, mint
 from chatd.config import ChatConfig
 from chatd.ctl import Refused, hint, say
@@ -104,6 +105,8 @@ def print_token(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl token"""
     if not is_name(options.name):
         raise Refused(f"{options.name!r} is no user name: it is {NAME_ALLOWED}")
+    if is_own(options.name):
+        raise Refused(f"{options.name} is chatd's own: nobody logs in as it")
     ring = _ring(config)
     if options.kid is None and ring.active is None:
         raise Refused("there is no active key; one is made by: chatctl keys init")

@@ -17,6 +17,7 @@ from argon2 import PasswordHasher
 
 from chatd.auth.accounts import parse_revoked
 from chatd.auth.files import read_text, replace_text, writing
+from chatd.auth.own import OWN_PREFIX, is_own
 from chatd.auth.passwords import (
     PASSWORD_CHARS_MIN,
     change_passwords,
@@ -36,6 +37,8 @@ GENERATED_BYTES: Final = 15  # 20 characters, 120 bits
 def add_user(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl user add"""
     _check_name(options.name)
+    if is_own(options.name):
+        raise Refused(f"{options.name} would be chatd's own: nobody logs in with a name that begins with {OWN_PREFIX}")
     if options.name in _users_of(config):
         raise Refused(f"{options.name} exists; its password is changed by: chatctl user passwd {options.name}")
     password = _password(options)

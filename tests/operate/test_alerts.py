@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.cluster import Cluster
+from bench.processes import Chatd
 from tests.operate.scraping import fetch, sample_names
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -42,7 +43,7 @@ def queries() -> list[str]:
 
 
 def test_the_rules_are_valid_and_fire_when_they_should_and_only_then() -> None:
-    assert "13 rules found" in promtool("check", "rules", RULES.name)
+    assert "15 rules found" in promtool("check", "rules", RULES.name)
     promtool("check", "config", "prometheus-example.yml")
     promtool("test", "rules", "chatd-alerts-test.yml")
 
@@ -57,10 +58,16 @@ def test_every_alert_has_a_test_and_a_section_that_says_what_to_do() -> None:
     assert runbooks == [name.lower() for name in alerts]
 
 
-def test_every_metric_that_a_rule_or_the_dashboard_names_is_exported(cluster: Cluster) -> None:
+def test_every_metric_that_a_rule_or_the_dashboard_names_is_exported(cluster: Cluster, tmp_path: Path) -> None:
     exported = {"up"}
     for daemon in (cluster.nodes[0], cluster.brokers[0]):
         exported |= sample_names(fetch(daemon.http_port, "/metrics").text)
+    with_canary = Chatd(tmp_path / "chatd", env={"CHATD_CANARY_EVERY_S": "1"})
+    with_canary.start()
+    try:
+        exported |= sample_names(fetch(with_canary.http_port, "/metrics").text)
+    finally:
+        with_canary.stop()
     named = {name for query in queries() for name in _METRIC.findall(query)}
     assert len(named) > 25
     assert named - exported == set()
