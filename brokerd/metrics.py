@@ -43,6 +43,8 @@ HELP: Final = {
     "node_delivered": "entries written to sessions, receipts and copies included",
     "node_acks": "acknowledgements of devices",
     "node_gaps": "hand-overs that were missed and repaired by reading",
+    "node_bytes_in": "bytes that came from clients, without TLS and the frames of WebSocket",
+    "node_bytes_out": "bytes that were written to clients, without TLS and the frames of WebSocket",
     "node_refused_sends": "messages that were not taken, by the code that the sender was told",
     "node_refused_logins": "logins that did not become sessions, by the code that the client was told",
     "node_sessions": "sessions that are logged in here",

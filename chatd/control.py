@@ -102,7 +102,7 @@ async def control_socket(path: Path, desk: Desk, log: Any) -> AsyncIterator[None
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, desk: Desk, log: Any) -> None:
     try:
         async with asyncio.timeout(ASK_S_MAX):
-            told = _told(await reader.readline(), desk, log)
+            told = await _told(await reader.readline(), desk, log)
             writer.write(json.dumps(told).encode() + b"\n")
             await writer.drain()
     except (OSError, ValueError, TimeoutError):  # ValueError: a line that is longer than may be
@@ -111,12 +111,12 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, des
         writer.close()
 
 
-def _told(line: bytes, desk: Desk, log: Any) -> dict[str, Any]:
+async def _told(line: bytes, desk: Desk, log: Any) -> dict[str, Any]:
     try:
         asked = json.loads(line)
         if not isinstance(asked, dict):
             raise Unanswerable("a JSON object is expected")
-        return {"ok": True, "answer": desk.answer(asked)}
+        return {"ok": True, "answer": await desk.answer(asked)}
     except Unanswerable as why:
         return {"ok": False, "error": str(why)}
     except ValueError:

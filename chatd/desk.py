@@ -6,11 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from inspect import isawaitable
 from typing import Any, Final
 
+from brokerd.ports import LinkDown
 from chatd.care import Care
 from chatd.line import Line
 from chatd.node import Node
+from chatd.overview import ROWS_MAX, counted, look_at
 from chatd.switchboard import Switchboard
 from protocol.errors import Code
 
@@ -40,14 +43,17 @@ class Desk:
             "limits": self._limits,
             "reload": self._reload,
             "loglevel": self._level,
+            "top": self._top,
+            "register": self._register,
         }
 
-    def answer(self, asked: Asked) -> Any:
+    async def answer(self, asked: Asked) -> Any:
         """The answer to {"command": …, …}. Raises Unanswerable."""
         do = self._commands.get(str(asked.get("command", "")))
         if do is None:
             raise Unanswerable(f"this chatd knows {', '.join(self._commands)}")
-        return do(asked)
+        told = do(asked)
+        return await told if isawaitable(told) else told
 
     @property
     def _board(self) -> Switchboard:
@@ -121,6 +127,33 @@ class Desk:
                 raise Unanswerable(f"the level is one of {', '.join(LEVELS)}")
             self._care.set_level(level)
         return {"level": self._care.config.log.level}
+
+    async def _top(self, asked: Asked) -> dict[str, Any]:
+        """What chatctl top shows, and what it makes rates of: counters since the start."""
+        rows = asked.get("rows", ROWS_MAX)
+        if not isinstance(rows, int) or not 0 <= rows <= ROWS_MAX:
+            raise Unanswerable(f"rows is a number from 0 to {ROWS_MAX}")
+        board = self._board
+        seen = await look_at([line for user in board.roster.users() for line in board.roster.of(user)], rows)
+        slowest = [{**_session(it, board.now_s()), "unread": it.session.feed.unread} for it in seen.slowest]
+        brake = board.gate.brake
+        return {
+            **self._status(asked),
+            "at_ms": board.now_ms(),
+            **counted(self._node.samples, board),
+            "unanswered": board.gate.in_flight,
+            "paused": seen.paused,
+            "brake": {"is_on": brake.is_on, "shards_behind": brake.shards_behind, "held": seen.held},
+            "slowest": slowest,
+            "queues": [queue._asdict() for queue in seen.queues],
+        }
+
+    async def _register(self, asked: Asked) -> list[dict[str, Any]]:
+        try:
+            rows = await self._board.register.rows(str(asked.get("user", "")))
+        except LinkDown as down:
+            raise Unanswerable(f"the register can not be reached: {down}") from None
+        return [row._asdict() for row in rows]
 
 
 def _session(line: Line, now_s: float) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Line:
         """Bytes came in."""
         _frame_read()
         board = self.board
+        board.counts.bytes_in += len(data)
         self.session.receive(data, board.now_s(), board.now_ms())
         board.attend(self)
 

@@ -68,6 +68,8 @@ class Counts:
     gaps: int = 0
     replaced: int = 0
     slow_readers: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 class Switchboard:
@@ -217,6 +219,7 @@ class Switchboard:
     def _write(self, line: Line) -> None:
         chunks = line.session.conn.bytes_to_send()
         if chunks:
+            self.counts.bytes_out += len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
             line.wire.write(chunks)
             if line.closing is None and line.wire.pending_bytes() > self._outbox_bytes_max:
                 self._close_slow(line)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED: Final = 1
 EXIT_USAGE: Final = 2
+INTERVAL_S_MIN: Final = 0.1
+INTERVAL_S_MAX: Final = 86_400.0
 ALGS: Final = ("EdDSA", "ES256", "HS256")
 
 
@@ -145,9 +147,34 @@ def _add_live(groups: Commands, command: Command) -> None:
         groups, "loglevel", "live:set_log_level", "show or set the least that is logged, until the next reload"
     )
     level.add_argument("level", nargs="?", choices=("debug", "info", "warning", "error"))
-    for made in (status, who, sessions, kick, drain, limits, again, level):
+    top = command(groups, "top", "top:show_top", "show what happens now, again and again: rates, slow readers, queues")
+    says = "seconds between two looks, from 0.1 (default 2)"
+    top.add_argument("--interval", metavar="SECONDS", type=_interval, default=2.0, help=says)
+    top.add_argument(
+        "--count", metavar="N", type=_count, help="so many times, as plain text (default: until q or Ctrl-C)"
+    )
+    says = "how many slow readers and queues, up to 100 (default 10)"
+    top.add_argument("--rows", metavar="N", type=_count, default=10, help=says)
+    says = "show where a user's devices are, as the register says, and how far they read"
+    register = command(groups, "register", "register:show_register", says)
+    register.add_argument("name", metavar="USER")
+    for made in (status, who, sessions, kick, drain, limits, again, level, top, register):
         made.add_argument("--json", action="store_true", help="for scripts")
         made.add_argument("--socket", metavar="PATH", help="of the chatd to ask (default: control_socket)")
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not INTERVAL_S_MIN <= seconds <= INTERVAL_S_MAX:
+        raise argparse.ArgumentTypeError(f"{INTERVAL_S_MIN:g} to {INTERVAL_S_MAX:g} seconds are allowed")
+    return seconds
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("1 or more is allowed")
+    return number
 
 
 def _add_users(groups: Commands, shared: argparse.ArgumentParser, command: Command) -> None:

@@ -19,8 +19,12 @@ ANSWER_S_MAX: Final = 10.0
 READ_BYTES: Final = 64 * 1024
 
 
+class NobodyThere(Refused):
+    """No chatd runs there."""
+
+
 def ask(path: Path, command: str, **words: Any) -> Any:
-    """The answer of the chatd whose socket this is. Raises Refused."""
+    """The answer of the chatd whose socket this is. Raises Refused; NobodyThere when there is none."""
     try:
         with address_of(path) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(ANSWER_S_MAX)
@@ -28,7 +32,7 @@ def ask(path: Path, command: str, **words: Any) -> Any:
             sock.sendall(json.dumps({"command": command, **words}).encode() + b"\n")
             line = b"".join(iter(lambda: sock.recv(READ_BYTES), b""))
     except (FileNotFoundError, ConnectionRefusedError):
-        raise Refused(f"no chatd runs here: nobody answers at {path}{_others(path)}") from None
+        raise NobodyThere(f"no chatd runs here: nobody answers at {path}{_others(path)}") from None
     except PermissionError:
         raise Refused(f"you may not talk to chatd: {path} belongs to its user (sudo, or be that user)") from None
     except TimeoutError:
@@ -49,7 +53,8 @@ def _others(path: Path) -> str:
     return f"; --socket could name {' or '.join(found)}" if found else " (the node and data_dir of its configuration)"
 
 
-def _asked(config: ChatConfig, options: argparse.Namespace, command: str, **words: Any) -> Any:
+def asked(config: ChatConfig, options: argparse.Namespace, command: str, **words: Any) -> Any:
+    """The answer of the chatd that is meant: --socket, or the one of this configuration. Raises Refused."""
     return ask(Path(options.socket) if options.socket else config.control_path, command, **words)
 
 
@@ -63,7 +68,7 @@ def _show(options: argparse.Namespace, told: Any, lines: Iterator[str]) -> None:
 
 def show_status(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl status"""
-    told = _asked(config, options, "status")
+    told = asked(config, options, "status")
 
     def lines() -> Iterator[str]:
         amiss = [f"{part}: {said}" for part, said in told["parts"].items() if said != "up"]
@@ -79,13 +84,13 @@ def show_status(config: ChatConfig, options: argparse.Namespace) -> None:
 
 def show_who(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl who"""
-    told = _asked(config, options, "who")
+    told = asked(config, options, "who")
     _show(options, told, (f"{each['user']}: {', '.join(each['devices'])}" for each in told))
 
 
 def show_sessions(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl sessions"""
-    told = _asked(config, options, "sessions", user=options.name)
+    told = asked(config, options, "sessions", user=options.name)
     _show(options, told, map(_session_line, told))
 
 
@@ -103,13 +108,13 @@ def _session_line(each: dict[str, Any]) -> str:
 
 def kick_user(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl kick"""
-    told = _asked(config, options, "kick", user=options.name, device=options.device)
+    told = asked(config, options, "kick", user=options.name, device=options.device)
     _show(options, told, iter([f"ended: {told['user']} on {', '.join(told['devices'])}; a client may come back"]))
 
 
 def drain_node(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl drain"""
-    told = _asked(config, options, "drain")
+    told = asked(config, options, "drain")
     _show(
         options, told, iter([f"it drains {told['sessions']} sessions in {told['seconds_max']:g} s at most, and ends"])
     )
@@ -117,7 +122,7 @@ def drain_node(config: ChatConfig, options: argparse.Namespace) -> None:
 
 def show_limits(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl limits"""
-    told = _asked(config, options, "limits")
+    told = asked(config, options, "limits")
 
     def lines() -> Iterator[str]:
         used = {"connections_max": told["used"]["open"], "strangers_max": told["used"]["strangers"]}
@@ -130,7 +135,7 @@ def show_limits(config: ChatConfig, options: argparse.Namespace) -> None:
 
 def reload_node(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl reload"""
-    told = _asked(config, options, "reload")
+    told = asked(config, options, "reload")
 
     def lines() -> Iterator[str]:
         yield "changed: " + (", ".join(told["changed"]) or "nothing")
@@ -142,5 +147,5 @@ def reload_node(config: ChatConfig, options: argparse.Namespace) -> None:
 
 def set_log_level(config: ChatConfig, options: argparse.Namespace) -> None:
     """chatctl loglevel"""
-    told = _asked(config, options, "loglevel", level=options.level)
+    told = asked(config, options, "loglevel", level=options.level)
     _show(options, told, iter([told["level"]]))

@@ -19,11 +19,13 @@ _shtab_chatctl_commands() {
     limits:'show the limits that are in effect, and what is used'
     loglevel:'show or set the least that is logged, until the next reload'
     queue:'show what waits for a user, since when, and for which device'
+    register:'show where a user'"'"'s devices are, as the register says, and how far they read'
     reload:'read the configuration again, as SIGHUP does, and say what changed'
     sessions:'list sessions: since when, from where, what waits'
     status:'show how the running chatd is'
     store:'the store as a whole'
     token:'print a signed token for a user'
+    top:'show what happens now, again and again: rates, slow readers, queues'
     trace:'show where a message went, and where it is'
     user:'accounts with passwords'
     who:'list who is logged in here, with devices'
@@ -272,6 +274,18 @@ _shtab_chatctl_queue_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_chatctl_queue_defaults_added=0
 
+_shtab_chatctl_register_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[chatd\'s TOML file (\$CHATD_CONFIG)]:FILE:"
+  "--data-dir[instead of data_dir]:DIR:"
+  "--json[for scripts]"
+  "--socket[of the chatd to ask (default\: control_socket)]:PATH:"
+  ":USER:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_chatctl_register_defaults_added=0
+
 _shtab_chatctl_reload_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[chatd\'s TOML file (\$CHATD_CONFIG)]:FILE:"
@@ -335,6 +349,20 @@ _shtab_chatctl_token_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_chatctl_token_defaults_added=0
+
+_shtab_chatctl_top_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[chatd\'s TOML file (\$CHATD_CONFIG)]:FILE:"
+  "--data-dir[instead of data_dir]:DIR:"
+  "--interval[seconds between two looks, from 0.1 (default 2)]:SECONDS:"
+  "--count[so many times, as plain text (default\: until q or Ctrl-C)]:N:"
+  "--rows[how many slow readers and queues, up to 100 (default 10)]:N:"
+  "--json[for scripts]"
+  "--socket[of the chatd to ask (default\: control_socket)]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_chatctl_top_defaults_added=0
 
 _shtab_chatctl_trace_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -440,11 +468,13 @@ _shtab_chatctl() {
         limits) _arguments -C -s $_shtab_chatctl_limits_options ;;
         loglevel) _arguments -C -s $_shtab_chatctl_loglevel_options ;;
         queue) _arguments -C -s $_shtab_chatctl_queue_options ;;
+        register) _arguments -C -s $_shtab_chatctl_register_options ;;
         reload) _arguments -C -s $_shtab_chatctl_reload_options ;;
         sessions) _arguments -C -s $_shtab_chatctl_sessions_options ;;
         status) _arguments -C -s $_shtab_chatctl_status_options ;;
         store) _shtab_chatctl_store ;;
         token) _arguments -C -s $_shtab_chatctl_token_options ;;
+        top) _arguments -C -s $_shtab_chatctl_top_options ;;
         trace) _arguments -C -s $_shtab_chatctl_trace_options ;;
         user) _shtab_chatctl_user ;;
         who) _arguments -C -s $_shtab_chatctl_who_options ;;

@@ -44,6 +44,8 @@ def test_bash_completes_a_command_and_an_option_with_it() -> None:
         "limits",
         "reload",
         "loglevel",
+        "top",
+        "register",
         "queue",
     }
     assert completed("chatctl", "loglevel") >= {"debug", "warning"}
