@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 BATCH_VERSION: Final = 1
-BATCH_BYTES_MAX: Final = 4 * 1024 * 1024  # a batch is cut before it grows over this
+BATCH_BYTES_MAX: Final = 1024 * 1024  # a batch is cut before it grows over this
 BATCH_ITEMS_MAX: Final = 4096
 
 

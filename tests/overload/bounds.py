@@ -17,7 +17,8 @@ BYSTANDER_SETTLE_S_MAX: Final = 60.0  # after it: all that was accepted is deliv
 # --- memory: how much a process may grow, from before to the peak
 CHATD_MIB_MAX: Final = 160.0  # 32 MiB that wait, 32 MiB unconfirmed, their copies in the sockets and in msgpack
 BROKERD_MIB_MAX: Final = 160.0
-REDIS_MIB_MAX: Final = 300.0
+REDIS_MIB_MAX: Final = 300.0  # beside what it is to keep,
+KEPT_FACTOR: Final = 1.25  # of which an entry of 16 KiB and its head fill 20 KiB (jemalloc's classes)
 RABBITMQ_MIB_MAX: Final = 700.0  # a quorum queue keeps what is not consumed
 
 # --- answers

@@ -17,7 +17,7 @@ async def deaf(
         seconds=s_max, drain_s=150.0,
     )  # fmt: skip
     name = f"L04 {readers} readers that stop, {mib_each:g} MiB offered to each"
-    async with Child(spec) as crowd, watched(site, name) as it:
+    async with Child(spec) as crowd, watched(site, name, kept_mib=readers * mib_each) as it:
         it.row.check(set((await crowd.line())["answers"]) == {"None"}, "not all could log in")
         crowd.say("go")
         during = await crowd.line()
