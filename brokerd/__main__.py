@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
@@ -16,6 +17,7 @@ from brokerd.daemon import run_daemon
 from brokerd.health_port import health_port
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodes, RabbitShards, Topology
 from brokerd.links.redis import RedisStore
+from brokerd.links.redis_brokers import RedisBrokers
 from brokerd.links.redis_traces import RedisTraces
 from brokerd.links.resp import RespLink
 from brokerd.links.store_identity import RabbitWitness, StoreIdentity
@@ -23,6 +25,7 @@ from brokerd.logs import Logs, logging_to
 from brokerd.metrics import Metrics, health_of
 from brokerd.notify import ServiceManager
 from brokerd.pulse import Lag, raise_file_limit, supervised
+from brokerd.sharing import LEASE_S, share_shards
 from brokerd.sweeper import Sweeper
 from brokerd.tracer import BrokerTracer
 from brokerd.tracing import HopBuffer, Sample
@@ -71,6 +74,7 @@ async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManag
         config.name, config.shards, inbound=inbound, source=source, nodes=nodes, sent_queue=store, register=store,
         clock_ms=now_ms, log=log, tracer=tracer,
     )  # fmt: skip
+    brokers = RedisBrokers(redis, f"{config.name}:{uuid4().hex}", LEASE_S)
     sweeper = Sweeper(config.name, config.shards, inbound, store, now_ms, log)
 
     def parts() -> dict[str, str]:
@@ -82,7 +86,8 @@ async def serve(config: BrokerConfig, stop: asyncio.Event, manager: ServiceManag
         sys.stdout.write(f"brokerd {config.name} is ready\n")
         sys.stdout.flush()
         async with asyncio.TaskGroup() as beside:
-            for each in (broker.run(), sweeper.run(), hops.run()):
+            sharing = share_shards(brokers.count, source.give_up_some, log)
+            for each in (broker.run(), sweeper.run(), hops.run(), sharing):
                 beside.create_task(each)
 
     lag = Lag()

@@ -41,7 +41,7 @@ from protocol.envelope import EntryPost, Post, Undecodable, unpack_stamped
 from protocol.errors import Code
 from protocol.names import shard_of
 
-WORK_BYTES_MAX: Final = 4 * 1024 * 1024  # inbound bytes that one round trip takes along; about eight copies of them live in a round
+WORK_BYTES_MAX: Final = 4 * 1024 * 1024  # of inbound in one round, which holds about eight copies of them
 WORK_BATCHES_MAX: Final = 64
 # Rounds at one time, of all shards together. With more of them a round holds less, and each costs a round trip to the store and
 # a hand-over to each node: with one for each shard (8) at 5,000 messages a second hardly any held two messages.

@@ -146,7 +146,7 @@ class LogSection:
 class BatchSection:
     """[batch]: how much brokerd takes at once. It takes what is there and never waits for more."""
 
-    prefetch_max: int = setting(64, "batches of a shard that RabbitMQ sends ahead", at_least=1, at_most=4096)
+    prefetch_max: int = setting(32, "batches of a shard that RabbitMQ sends ahead", at_least=1, at_most=4096)
 
 
 @dataclass(frozen=True, slots=True)

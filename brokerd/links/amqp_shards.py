@@ -7,10 +7,10 @@ as much as taking it. So an ack covers ACK_LATE_S, or a part of the prefetch; a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -28,6 +28,8 @@ PREFETCH_BATCHES_MAX: Final = (
 ACKS_PER_PREFETCH: Final = 4
 ACK_LATE_S: Final = 0.05
 
+T = TypeVar("T")
+
 _log = structlog.get_logger("brokerd.amqp")
 
 
@@ -44,6 +46,7 @@ class ShardsCounts:
     cancelled: int = 0
     channels_closed: int = 0
     take_failures: int = 0
+    given_up: int = 0
 
 
 class RabbitShards:
@@ -58,13 +61,31 @@ class RabbitShards:
         self._link, self._dead, self._topology = link, dead, topology
         self._prefetch_max = prefetch_max
         self._counts = ShardsCounts()
+        self._consumers: list[_Consumer] = []
 
     async def consume(self, shard: int, take: Callable[[Delivery], None]) -> None:
         """Call `take` from now on; see the port. Returns once the broker knows the consumer, or at once while the link
         is down: then it is set up with the connection."""
         consumer = _Consumer(shard, take, self._link, self._topology, self._prefetch_max, self._counts)
+        self._consumers.append(consumer)
         self._link.join(consumer)
         await self._link.wait_attached(consumer)
+
+    def give_up_some(self, consumers: int) -> int:
+        """Leave what is more than our part of the shards to the other brokerd, `consumers` in all; how many those are.
+
+        RabbitMQ gives a shard to who consumed it first, so the brokerd that came first has all of them. Our part: of those that
+        brought something since the last call, as many as there are shards for each consumer. A shard that is given up is
+        consumed anew, behind the others: what was not acknowledged comes to the next one again, as if we had died.
+        """
+        busy = sorted((it for it in self._consumers if it.is_busy()), key=lambda it: -it.delivered)
+        for consumer in self._consumers:
+            consumer.seen = consumer.delivered
+        surplus = over_part(busy, len(self._consumers), consumers)
+        for consumer in surplus:
+            self._link.attach_again(consumer)
+        self._counts.given_up += len(surplus)
+        return len(surplus)
 
     def bury(self, delivery: Delivery, reason: str) -> asyncio.Future[None]:
         """Begin to put the batch into the dead letters. Raises LinkDown when that cannot be begun now."""
@@ -73,6 +94,14 @@ class RabbitShards:
     def statistics(self) -> dict[str, int]:
         """Counters of all shards."""
         return asdict(self._counts)
+
+
+def over_part(busy: Sequence[T], shards: int, consumers: int) -> list[T]:
+    """Of the busy ones, the busiest first, those that others may have: so that as many stay as the part of each, and the load is
+    shared out as evenly as the numbers allow."""
+    most = -(-shards // consumers)
+    others = [it for at, it in enumerate(busy) if at % consumers]
+    return others[: max(0, len(busy) - most)]
 
 
 class _Consumer:
@@ -90,6 +119,7 @@ class _Consumer:
         self._shard, self._take, self._link, self._topology = shard, take, link, topology
         self._prefetch_max, self._counts = prefetch_max, counts
         self._channel: _ShardChannel | None = None
+        self.delivered = self.seen = 0  # deliveries; those of them at the last look
 
     def __str__(self) -> str:
         return f"shard-{self._shard}"
@@ -101,9 +131,19 @@ class _Consumer:
         await channel.basic_qos(prefetch_count=self._prefetch_max)
         lost = partial(self._link.attach_again, self)
         ack_every = max(1, self._prefetch_max // ACKS_PER_PREFETCH)
-        self._channel = _ShardChannel(self._shard, self._take, wire.tap, channel.number, self._counts, lost, ack_every)
+        self._channel = _ShardChannel(
+            self._shard, self._take_one, wire.tap, channel.number, self._counts, lost, ack_every
+        )
         wire.tap.listen(channel.number, self._channel)
         await channel.basic_consume(self._topology.shard_queue(self._shard), never_called, consumer_tag=str(self))
+
+    def is_busy(self) -> bool:
+        """Whether it brought anything since the last look."""
+        return self._channel is not None and self.delivered > self.seen
+
+    def _take_one(self, delivery: Delivery) -> None:
+        self.delivered += 1
+        self._take(delivery)
 
     def detach(self) -> None:
         if self._channel is not None:
