@@ -9,7 +9,7 @@ JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test compose-test alerts-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability rolling overload sim services browser clean
+.PHONY: install uninstall deb systemd-test compose-test alerts-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability sizes skew rolling overload sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -88,6 +88,13 @@ multi: $(READY) services ## three RabbitMQ nodes, Redis with sentinels, each mac
 durability: $(READY) services ## what appendfsync and WAIT cost on the same machines: a table
 	$(BIN)/python -m tests.multi.saves
 	$(BIN)/python -m tests.multi.durability
+
+sizes: $(READY) services ## bytes of Redis and SQLite for each user, device and waiting message, of the kernel for each connection; CPU of a PING
+	$(BIN)/python -m tests.operate.sizes
+	$(BIN)/python -m tests.operate.pings
+
+skew: $(READY) services ## an upgrade from COMMIT to this tree and back, daemon by daemon, on a real cluster under talk
+	$(BIN)/python -m tests.operate.skew $(COMMIT)
 
 faults-long: $(READY) services ## the fault tests in full: every crash point, all 24 orders of a restart, and chaos; POWER=1 (root) cuts the power in it too
 	FAULTS=long $(BIN)/python -m pytest -q tests/faults -k "test_f" --timeout 1800

@@ -109,6 +109,9 @@ def _crowds() -> list[Scenario]:
             for transport in ("tcp", "ws")
             for count in (1000, 10_000)
         ]
+    made.append(
+        Scenario("embedded, 10000 idle, tls", "idle", "embedded-tls", transport="tls", count=10_000, fresh=True)
+    )
     return made
 
 
