@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from brokerd.crash_points import WRITTEN_TURNS, crash_point
 from brokerd.metrics import Sizes, Value
 from brokerd.ports import Inbound, LinkDown, PostRefused
+from chatd.auth.own import is_own
 from chatd.effects import Gate, PostEntry
 from chatd.tracer import NodeTracer
 from protocol.envelope import (
     BATCH_BYTES_MAX,
     BATCH_ITEMS_MAX,
     AckPost,
+    EntryPost,
     Post,
     PostKind,
     SignalPost,
@@ -101,7 +104,7 @@ class Postbox:
         self._due: set[int] = set()  # shards whose acks wait for no message any more
         self._waiting = 0
         self._waiting_bytes = 0
-        self._in_flight = 0
+        self._in_flight: dict[asyncio.Future[None], list[Post]] = {}
         self._shut_since_s: float | None = None
 
     # --- in
@@ -196,11 +199,11 @@ class Postbox:
         self.batches += 1
         self.posted += len(posts)
         self._sizes.of_bits[len(posts).bit_length()] += 1
-        self._in_flight += 1
+        self._in_flight[future] = posts
         future.add_done_callback(lambda done: self._posted(done, posts, tickets))
 
     def _posted(self, future: asyncio.Future[None], posts: list[Post], tickets: list[Ticket | None]) -> None:
-        self._in_flight -= 1
+        del self._in_flight[future]
         self._shut_since_s = None  # it moves
         if not future.cancelled() and future.exception() is None:
             _confirmed()
@@ -250,8 +253,12 @@ class Postbox:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits and nothing is on its way."""
-        return not (self._waiting or self._in_flight or any(self._acks))
+        """Nothing waits and nothing is on its way, but perhaps for chatd's own users: a drain waits for people."""
+        if not (self._waiting or self._in_flight or any(self._acks)):
+            return True
+        posted = chain((pile.posts for pile in self._piles), self._in_flight.values())
+        users = chain((user for acks in self._acks for user, _, _ in acks), (_user(post) for post in chain(*posted)))
+        return all(map(is_own, users))
 
     def statistics(self) -> dict[str, int]:
         """Gauges and counters, for metrics."""
@@ -260,7 +267,7 @@ class Postbox:
             "posted": self.posted,
             "waiting": self._waiting,
             "waiting_bytes": self._waiting_bytes,
-            "in_flight": self._in_flight,
+            "in_flight": len(self._in_flight),
             "stamps_back": self._gate.brake.stamps_back,
             "shards_behind": self._gate.brake.shards_behind,
         }
@@ -268,6 +275,10 @@ class Postbox:
     def samples(self) -> dict[str, Value]:
         """The same, and how large the batches are."""
         return {**self.statistics(), "batch_posts": self._sizes.buckets(self.posted)}
+
+
+def _user(post: Post) -> str:
+    return post.to if isinstance(post, EntryPost | SignalPost) else post.user
 
 
 def _size(post: Post) -> int:

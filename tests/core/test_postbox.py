@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brokerd.ports import LinkDown, PostRefused
+from chatd.auth.own import own_names
 from chatd.postbox import SHUT_S_MAX, WAITING_BYTES_MAX, WAITING_POSTS_MAX
 from protocol.envelope import (
     BATCH_BYTES_MAX,
@@ -14,7 +15,7 @@ from protocol.envelope import (
     TroublePost,
 )
 from protocol.names import shard_of
-from protocol.wire import Processed, Type
+from protocol.wire import GENERATION_BYTES, Processed, Type
 from tests.core.postbox_rig import ANN, BOB, SHARDS, Poster, Rig, copied, entry, refused, single
 
 
@@ -72,6 +73,24 @@ async def test_one_message_that_is_larger_than_a_batch_leaves_alone(rig: Rig) ->
     rig.box.post(rig.poster, single(2))
     rig.box.flush()
     assert [len(posts) for _, posts in rig.window.batches()] == [1, 1]
+
+
+async def test_a_drain_waits_for_what_people_say_and_not_for_the_canary(rig: Rig) -> None:
+    one, other = own_names("n1")
+    rig.box.ack(one, "canary", 1, bytes(GENERATION_BYTES))
+    rig.box.post(rig.poster, single(1, other))
+    assert rig.box.is_idle
+    rig.wait_out_acks()
+    assert rig.window.posted
+    assert rig.box.is_idle
+    rig.box.post(rig.poster, single(2, BOB))
+    assert not rig.box.is_idle
+    rig.box.flush()
+    assert not rig.box.is_idle
+    await rig.confirm(len(rig.window.posted) - 1)
+    assert rig.box.is_idle
+    rig.box.ack(BOB, "phone", 1, bytes(GENERATION_BYTES))
+    assert not rig.box.is_idle
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
