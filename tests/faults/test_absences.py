@@ -103,7 +103,7 @@ async def test_while_rabbitmq_is_away_a_send_is_busy_at_once_and_what_waits_can_
 async def _stored(node: Chatd, user: str) -> None:
     """Until the user's queue holds something."""
     async with asyncio.timeout(10):
-        while ": 0 kept" in await asyncio.to_thread(node.ctl, "queue", user):
+        while "nothing waits" in await asyncio.to_thread(node.ctl, "queue", user):
             continue
 
 

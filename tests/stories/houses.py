@@ -29,6 +29,10 @@ class OneHouse:
         """See House."""
         await _kill_and_start(self._server)
 
+    async def kept(self, user: str) -> None:
+        """See House."""
+        await _kept(self._server, user)
+
 
 class ClusterHouse:
     """Two chatd and two brokerd: what one actor says to another goes over both."""
@@ -49,6 +53,15 @@ class ClusterHouse:
     async def kill_and_start(self) -> None:
         """See House. Every chatd and every brokerd dies, as when a power supply does; Redis and RabbitMQ stay."""
         await _kill_and_start(*self._cluster.nodes, *self._cluster.brokers)
+
+    async def kept(self, user: str) -> None:
+        """See House."""
+        await _kept(self._cluster.nodes[0], user)
+
+
+async def _kept(node: Chatd, user: str) -> None:
+    while "nothing waits" in await asyncio.to_thread(node.ctl, "queue", user):
+        continue
 
 
 async def _kill_and_start(*daemons: Daemon) -> None:

@@ -33,6 +33,9 @@ class House(Protocol):
     async def kill_and_start(self) -> None:
         """The power is cut, and it comes back."""
 
+    async def kept(self, user: str) -> None:
+        """Wait until something is kept for the user of that name on the server."""
+
 
 @dataclass
 class Letter:
@@ -129,6 +132,11 @@ class Stage:
         assert client is not None
         async with asyncio.timeout(30):
             await client.wait_drained()
+
+    async def is_kept(self, name: str) -> None:
+        """A message was saved, and whatever was said to him before it was seen to."""
+        async with asyncio.timeout(30):
+            await self._house.kept(self._known(name))
 
     async def server_is_killed(self) -> None:
         """kill -9, and a start on the same data. Who is here comes back by himself."""
@@ -232,6 +240,7 @@ SENTENCES: dict[str, Act] = {
     rf"(?P<name>{_WHO}) logs in a second time, elsewhere\.": Stage.logs_in_elsewhere,
     rf"The first (?P<name>{_WHO}) is told that it was replaced\.": Stage.former_is_replaced,
     rf"(?P<name>{_WHO}) is told (?:he|she|it) is drained\.": Stage.is_drained,
+    rf"A message is kept for (?P<name>{_WHO})\.": Stage.is_kept,
     r"The server is killed and started again\.": Stage.server_is_killed,
     rf'(?P<name>{_WHO}) sends (?P<to>{_WHO}) "(?P<text>[^"]*)" as (?P<number>\d+){_ASKS}'
     r"(?:, good for (?P<seconds>\d+) seconds?)?\.": Stage.sends,
