@@ -162,13 +162,15 @@ class Ledger:
         """Drop all entries up to `floor`; back is no way."""
         if floor <= state.floor:
             return
-        state.bytes -= state.bytes if floor == state.head else self._bytes_up_to(state, floor)
+        size = state.size_up_to(floor)
+        state.bytes -= size if size is not None else self._bytes_up_to(state, floor)
         state.floor = floor
         state.delivered = max(state.delivered, floor)
         self._trims[state.uid] = floor
         self._moved[state.uid] = state
 
     def _bytes_up_to(self, state: UserState, floor: int) -> int:
+        # asked only behind a start or for a long queue: for each ACK it was 8 % of the CPU of an embedded chatd
         if self.entry_rows:
             self.flush()
         return self.one(sql.ENTRIES_BYTES, (state.uid, floor))

@@ -74,13 +74,13 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
     if type(body) is not bytes:
         raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
-    bytes_after = state.bytes + len(body)
-    if state.head - state.floor >= share * bounds.count_max or bytes_after > share * bounds.bytes_max:
+    size = len(body)
+    if state.head - state.floor >= share * bounds.count_max or state.bytes + size > share * bounds.bytes_max:
         origin.note_refused(cid)
         return FULL
     origin.high = max(cid, origin.high)
-    state.bytes = bytes_after
-    state.head = seq = state.head + 1
+    state.added(size)
+    seq = state.head
     if type_ == DELIVER and flags & ASKS:
         state.asked = seq
     if expires_ms and (not state.due_ms or expires_ms < state.due_ms):

@@ -46,6 +46,7 @@ def bury(ledger: Ledger, user: str, seqs: Sequence[int], reason: int) -> None:
         row = run(sql.ENTRY_SIZE, (state.uid, seq)).fetchone()
         if row is not None:  # else trimmed, or a tombstone by now
             state.bytes -= row[0]
+            state.sizes.clear()
             run(sql.ENTRY_BURY, (str(int(reason)).encode(), state.uid, seq))
     ledger.moved(state)
     first = run(sql.ENTRY_FIRST_LIVE, (state.uid, state.floor)).fetchone()
