@@ -44,6 +44,8 @@ import os
 import secrets
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
 
 from tests.sim.clock import Deadlock
 from tests.sim.ledger import Broken
@@ -70,21 +72,49 @@ def live(seed: int) -> tuple[World, str]:
     return world, ""
 
 
-def run(seeds: range) -> int:
+class Lived(NamedTuple):
+    """What came of some worlds; `wrong` is of the last one, "" = nothing."""
+
+    worlds: int
+    messages: int
+    faults: int
+    cpu_s: float
+    wrong: str
+
+
+def live_some(seeds: range) -> Lived:
     """World after world; stops at the first red one."""
-    begun_s, begun_cpu_s, messages, faults = time.monotonic(), time.process_time(), 0, 0
+    begun_s, worlds, messages, faults, wrong = time.process_time(), 0, 0, 0, ""
     gc.disable()
-    for count, seed in enumerate(seeds, 1):
+    for seed in seeds:
         world, wrong = live(seed)
-        messages, faults = messages + len(world.ledger.said), faults + world.faults
+        worlds, messages, faults = worlds + 1, messages + len(world.ledger.said), faults + world.faults
         if wrong:
-            print(f"{wrong}\nred at seed {count} of {len(seeds)}")
-            return 1
-        if count % GC_WORLDS == 0:
-            gc.collect()
-    minutes, cpu_minutes = (time.monotonic() - begun_s) / 60, (time.process_time() - begun_cpu_s) / 60
-    print(f"sim: {len(seeds)} seeds from {seeds[0]}, {messages} messages, {faults} faults, none lost, none twice, "
-          f"none out of order; {len(seeds) / minutes:.0f} seeds a minute, {len(seeds) / cpu_minutes:.0f} a minute of CPU")  # fmt: skip
+            break
+    del world
+    gc.collect()
+    return Lived(worlds, messages, faults, time.process_time() - begun_s, wrong)
+
+
+def run(seeds: range, jobs: int) -> int:
+    """All worlds, in so many processes; stops at the first red one."""
+    begun_s = time.monotonic()
+    some = [seeds[at : at + GC_WORLDS] for at in range(0, len(seeds), GC_WORLDS)]
+    lived: list[Lived] = []
+    jobs = min(jobs, len(some))
+    with ProcessPoolExecutor(jobs) as pool:
+        for one in pool.map(live_some, some):
+            lived.append(one)
+            if one.wrong:
+                pool.shutdown(wait=False, cancel_futures=True)
+                print(f"{one.wrong}\nred at seed {sum(it.worlds for it in lived)} of {len(seeds)}")
+                return 1
+    minutes, cpu_minutes = (time.monotonic() - begun_s) / 60, sum(it.cpu_s for it in lived) / 60
+    print(
+        f"sim: {len(seeds)} seeds from {seeds[0]}, {sum(it.messages for it in lived)} messages, {sum(it.faults for it in lived)} "
+        f"faults, none lost, none twice, none out of order; {len(seeds) / minutes:.0f} seeds a minute in {jobs} processes, "
+        f"{len(seeds) / cpu_minutes:.0f} a minute of CPU"
+    )
     return 0
 
 
@@ -108,6 +138,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="this one only")
     parser.add_argument("--seeds", type=int, default=500, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=None, help="the first of them (default: a random one)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--planted", choices=sorted(PLANTED), help="with this bug, which must be found")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names are walked in the same order in every run
@@ -115,7 +146,7 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, "-m", "tests.sim", *sys.argv[1:]])
     first = secrets.randbelow(10**9) if options.first is None else options.first
     seeds = range(options.seed, options.seed + 1) if options.seed is not None else range(first, first + options.seeds)
-    return hunt(options.planted, seeds) if options.planted else run(seeds)
+    return hunt(options.planted, seeds) if options.planted else run(seeds, options.jobs)
 
 
 if __name__ == "__main__":
