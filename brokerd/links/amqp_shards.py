@@ -22,9 +22,7 @@ from brokerd.links.amqp_tap import Tap
 from brokerd.links.amqp_topology import Topology
 from brokerd.ports import Delivery
 
-PREFETCH_BATCHES_MAX: Final = (
-    32  # of a shard; RabbitMQ counts no bytes, so with BATCH_BYTES_MAX this bounds brokerd's memory
-)
+PREFETCH_BATCHES_MAX: Final = 32  # of a shard; with BATCH_BYTES_MAX it bounds brokerd's memory
 ACKS_PER_PREFETCH: Final = 4
 ACK_LATE_S: Final = 0.05
 
