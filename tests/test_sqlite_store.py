@@ -6,7 +6,6 @@ What every sent_queue promises is in tests/contracts; kill -9 is in test_sqlite_
 from __future__ import annotations
 
 import asyncio
-import random
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.links import sqlite_ledger, sqlite_state
+from brokerd.links import sqlite_ledger
 from brokerd.links.memory import MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_moves import DAY_MS, OWED_MAX
@@ -392,29 +391,3 @@ async def test_a_device_whose_session_outlives_the_retention_is_kept_by_its_acks
         await queue.open("bob", "phone", GENERATION, NOW_MS)
         await queue.acknowledge([Ack("bob", "phone", 0, 0)], NOW_MS + 9 * DAY_MS)
         assert (await queue.open("bob", "laptop", GENERATION, NOW_MS + 12 * DAY_MS)).devices == 2
-
-
-@pytest.mark.parametrize("seed", range(4))
-async def test_the_bytes_of_a_queue_are_those_of_its_entries_whatever_of_them_is_remembered(
-    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_state, "SIZES_MAX", 20)  # so that a part of them is forgotten
-    chance, cid = random.Random(seed), 0
-    for _ in range(4):  # and all of it by a start
-        async with SqliteSentQueue(path) as queue:
-            await queue.open("bob", "phone", GENERATION, NOW_MS)
-            for _ in range(30):
-                some = []
-                for _ in range(chance.randrange(6)):
-                    cid += 1
-                    some.append(message(cid, bytes(chance.randrange(50)), expires_ms=NOW_MS * chance.randrange(2)))
-                [appended] = await queue.append([Append("bob", some)], NOW_MS)
-                if chance.random() < 0.1:
-                    await queue.bury("bob", [appended.head], 1, NOW_MS)
-                if chance.random() < 0.5:
-                    acked = chance.randint(max(0, appended.head - 25), appended.head)
-                    await queue.acknowledge([Ack("bob", "phone", acked, NOW_MS)], NOW_MS)
-                status = await queue.status("bob")
-                assert status is not None
-                live = [it for it in (await queue.read("bob", status.floor, 1000, 1 << 30)).entries if it.type]
-                assert status.bytes == sum(len(it.body) for it in live)
