@@ -95,6 +95,8 @@ def screen() -> Iterator[Screen]:
     keys = sys.stdin.fileno() if sys.stdin.isatty() else None
     before = termios.tcgetattr(keys) if keys is not None else None
     handlers = {number: signal.signal(number, end) for number in _ENDINGS}
+    # a script that runs in the background hands SIGINT on as ignored; who sees the screen ends it with Ctrl-C all the same
+    handlers[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if keys is not None:
             _listen_to_keys(keys)
