@@ -298,6 +298,17 @@ async def test_a_unix_socket_serves_as_well(redis_server: RedisServer) -> None:
         assert await echo(link, "a") == b"a"
 
 
+async def test_a_connection_that_has_just_ended_is_not_taken_for_a_ready_one(link: RespLink) -> None:
+    assert link._stream is not None
+    link._stream.abort("as when no answer comes")
+    waiting = asyncio.create_task(link.wait_ready())
+    await asyncio.sleep(0)  # `run` has not seen the end yet
+    assert not waiting.done()
+    async with asyncio.timeout(SOON_S):
+        await waiting
+    assert await echo(link, "a") == b"a"
+
+
 async def test_over_tls_certificate_and_name_are_checked(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path, "redis")  # for the name localhost
     port = free_port()

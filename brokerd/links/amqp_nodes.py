@@ -56,7 +56,8 @@ class RabbitNodes(ChannelSink):
         return "nodes"
 
     def hand(self, node: str, batch: bytes) -> None:
-        """Send; keep it while the link is down or blocked by an alarm; drop it while the link is `bytes_max` behind."""
+        """Send; keep it while the link is down or blocked by an alarm (then it leaves with the next one behind that); drop it
+        while the link is `bytes_max` behind."""
         wire = self._wire
         if wire is None or wire.tap.is_blocked:
             return self._keep(node, batch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,14 @@ INBOX_BATCHES_MAX: Final = (
 )
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 DEAD_LETTERS_MAX: Final = 64  # kept in memory, the newest; the file keeps more
+
+
+def rows_of(seats: Mapping[str, Seat], lease_ends_s: Mapping[str, float], now_s: float) -> list[Row]:
+    """What Register.rows shows of one user's seats (by device) and of the leases of all nodes."""
+    return [
+        Row(device, seat.node, seat.session, max(0, round((lease_ends_s.get(seat.node, 0.0) - now_s) * 1000)))
+        for device, seat in sorted(seats.items())
+    ]
 
 
 class MemoryRegister:
@@ -69,16 +77,7 @@ class MemoryRegister:
 
     async def rows(self, user: str) -> list[Row]:
         """All that is written of a user, by device."""
-        now_s = self._clock_s()
-        return [
-            Row(
-                seat.device,
-                seat.node,
-                seat.session,
-                max(0, round((self._lease_ends_s.get(seat.node, 0) - now_s) * 1000)),
-            )
-            for _, seat in sorted(self._seats.get(user, {}).items())
-        ]
+        return rows_of(self._seats.get(user, {}), self._lease_ends_s, self._clock_s())
 
     async def renew_lease(self, node: str, ttl_ms: int) -> bool:
         """Say that the node lives for another ttl; whether its lease still stood."""

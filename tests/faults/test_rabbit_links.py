@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from bench.rabbit_server import RabbitServer
 from brokerd.links.amqp import RabbitLink
+from brokerd.links.amqp_link import Wire
 from brokerd.links.amqp_marshal import ack_frame
 from brokerd.ports import LinkDown, PostRefused
 from tests.faults.rabbit_daemon import Daemon, Poster, Taken, delete_queue, rabbit_daemon, until, within
@@ -31,6 +32,40 @@ async def daemon(rabbit_server: RabbitServer) -> AsyncIterator[Daemon]:
 
 def proxied_url(rabbit: RabbitServer, port: int) -> str:
     return rabbit.url.replace(str(rabbit.port), str(port))
+
+
+class Stuck:
+    """A member whose queue has no leader: RabbitMQ does not answer."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended = 0
+
+    async def attach(self, wire: Wire) -> None:
+        self.begun += 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.ended += 1
+
+    def detach(self) -> None:
+        """Nothing is there."""
+
+    def end(self) -> None:
+        """Nothing is owed to anybody."""
+
+
+async def test_a_member_that_cannot_be_set_up_keeps_no_other_one_waiting(daemon: Daemon) -> None:
+    stuck, taken = Stuck(), Taken()
+    daemon.consuming.join(stuck)
+    await until(lambda: stuck.begun == 1)
+    await within(daemon.shards.consume(0, taken))
+    await within(daemon.inbound.post(0, b"meanwhile"))
+    await until(lambda: taken.bodies == [b"meanwhile"])
+    assert (stuck.begun, stuck.ended) == (1, 0), "it is still at its first try"
+    assert not daemon.consuming.is_ready
+    await within(daemon.consuming.close())
+    assert stuck.ended == 1, "and it is gone with the link"
 
 
 async def test_an_alarm_stops_the_posts_in_bounded_time_and_delivery_goes_on(

@@ -52,11 +52,11 @@ CLUSTER: Final = (
     Overload("one_to_many", publishers.one_to_many),
     Overload("window_abuse", habits.window_abuse),
     Overload("two_places", habits.two_places),
-    Overload("deaf", deaf.deaf),
-    Overload("login_storm", storms.login_storm),
     Overload("memory_alarm", alarms.rabbit_alarm),
     Overload("disk_alarm", lambda site: alarms.rabbit_alarm(site, "disk")),
-    Overload("redis_full", full.redis_full),  # behind it Redis writes its append-only file anew
+    Overload("redis_full", full.redis_full),
+    Overload("deaf", deaf.deaf),
+    Overload("login_storm", storms.login_storm),
     Overload("herd", storms.herd),
 )
 

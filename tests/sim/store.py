@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from brokerd.links.gaps import fill_gap, open_gap
+from brokerd.links.memory import rows_of
 from brokerd.ports import (
     EXPIRING,
     FULL,
@@ -154,16 +155,7 @@ class Register:
         return [seat for seat in self._seats.get(user, {}).values() if self._lease_ends_s.get(seat.node, 0.0) > now_s]
 
     def rows(self, user: str) -> list[Row]:
-        now_s = self._clock_s()
-        return [
-            Row(
-                seat.device,
-                seat.node,
-                seat.session,
-                max(0, round((self._lease_ends_s.get(seat.node, 0) - now_s) * 1000)),
-            )
-            for _, seat in sorted(self._seats.get(user, {}).items())
-        ]
+        return rows_of(self._seats.get(user, {}), self._lease_ends_s, self._clock_s())
 
     def renew_lease(self, node: str, ttl_ms: int) -> bool:
         now_s = self._clock_s()
