@@ -14,7 +14,7 @@ from bench.tokens import Mint
 from protocol.codec import decode
 from protocol.errors import Code
 from protocol.messages import Error, Message, Receipt
-from protocol.wire import HEAD, Status, Type
+from protocol.wire import CID_BYTES, HEAD, Status, Type
 from tests.overload.peer import Peer, connect, source_of
 from tests.overload.watch import until
 
@@ -47,6 +47,10 @@ class Tally:
         self._last_cids[sender] = max(cid, self._last_cids.get(sender, 0))
         self.count += 1
 
+    def has(self, sender: int, cids: set[int]) -> int:
+        """How many of these came here."""
+        return len(self._seen.get(sender, set()) & cids)
+
 
 class Receiver(Peer):
     """Acknowledges once a read."""
@@ -75,7 +79,8 @@ class Sender(Peer):
         self.number = number
         self.is_sending = False
         self.quota: int | None = None  # at most so many, when set
-        self.sent = self.accepted = self.failed = self.refused = 0
+        self.sent = self.accepted = self.refused = 0
+        self.failed: set[int] = set()  # cids; a status may be told twice (SPEC CHAT-104)
         self.first_busy_s: float | None = None  # Unix time
         self._cid = self._first_cid = int(time.time() * 1e6)
         self._window = window
@@ -135,7 +140,8 @@ class Sender(Peer):
         elif type_ == _RECEIPT:
             receipt = decode(type_, 0, ref, body)
             assert isinstance(receipt, Receipt)
-            self.failed += len(receipt.ids) if receipt.status == Status.FAILED else 0
+            if receipt.status == Status.FAILED:
+                self.failed.update(int.from_bytes(id_[-CID_BYTES:]) for id_ in receipt.ids)
             self.ack(ref)
 
     def take(self, message: Message) -> None:
@@ -222,7 +228,7 @@ class Flood:
     @property
     def missing(self) -> int:
         """Accepted, and neither delivered nor told as failed."""
-        ended = sum(tally.count for tally in self.tallies) + sum(sender.failed for sender in self.senders)
+        ended = sum(tally.count for tally in self.tallies) + sum(len(sender.failed) for sender in self.senders)
         return sum(sender.accepted for sender in self.senders) - ended
 
     def figures(self) -> dict[str, object]:
@@ -234,7 +240,8 @@ class Flood:
         return {
             "sent": sum(sender.sent for sender in self.senders),
             "accepted": sum(sender.accepted for sender in self.senders),
-            "failed": sum(sender.failed for sender in self.senders),
+            "failed": sum(len(sender.failed) for sender in self.senders),
+            "both": sum(tally.has(sender.number, sender.failed) for tally in self.tallies for sender in self.senders),
             "refused": sum(sender.refused for sender in self.senders),
             "delivered": sum(tally.count for tally in self.tallies),
             "missing": self.missing,

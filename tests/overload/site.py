@@ -138,6 +138,7 @@ def check_ledger(row: Row, figures: Mapping[str, Any]) -> None:
     """Of a flood that has ended: everything accepted has its end, nothing came twice."""
     row.check(figures["missing"] == 0, f"{figures['missing']} accepted messages have no end")
     row.check(figures["duplicates"] == 0, f"{figures['duplicates']} messages came twice")
+    row.check(figures["both"] == 0, f"{figures['both']} messages were delivered and told as failed")
     # SPEC: who resends what was refused more than ten seconds ago may be passed by what came behind it
     is_plain = str(int(Code.BUSY)) not in figures["codes"]
     row.check(not (is_plain and figures["misordered"]), f"{figures['misordered']} messages came out of order")
