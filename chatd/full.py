@@ -16,6 +16,10 @@ class FullHints:
     def __init__(self) -> None:
         self._until_s: dict[str, float] = {}
 
+    def __len__(self) -> int:
+        """How many are remembered, also of those whose time is over."""
+        return len(self._until_s)
+
     def note(self, receiver: str, now_s: float) -> None:
         """A message to this receiver came back with QUEUE_FULL."""
         if len(self._until_s) >= RECEIVERS_MAX:

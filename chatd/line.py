@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from brokerd.crash_points import crash_point
 from brokerd.ports import Seat
-from chatd.effects import PostEntry
 from chatd.ports import Wire
 from protocol.errors import Code
 from protocol.wire import Processed
@@ -116,7 +115,3 @@ class Line:
         self.board.tracer.refused(self, cid, code)
         self.session.refused(cid, code, processed, retry_after_ms, self.board.now_s())
         self.board.attend(self)
-
-    def post(self, effect: PostEntry) -> None:
-        """Into the postbox."""
-        self.board.postbox.post(self, effect)

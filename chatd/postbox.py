@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Final, Protocol
 
@@ -57,7 +58,8 @@ class Poster(Protocol):
 
 
 class Ticket:
-    """One thing that somebody waits for: it is accepted when all its parts (the post, the copy) are durable."""
+    """One thing that somebody waits for: it is accepted when all its parts (the post, the copy) are durable. A post that is
+    all there is, under its own cid, needs none: its Poster stands for it."""
 
     __slots__ = ("by", "cid", "parts", "whole")
 
@@ -67,6 +69,9 @@ class Ticket:
         self.parts = self.whole = parts
 
 
+_Tickets = list[Ticket | Poster | None]
+
+
 class _Pile:
     """What waits for one shard."""
 
@@ -74,7 +79,7 @@ class _Pile:
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
-        self.tickets: list[Ticket | None] = []
+        self.tickets: _Tickets = []
         self.size = 0
 
 
@@ -111,11 +116,15 @@ class Postbox:
 
     def post(self, by: Poster, effect: PostEntry) -> None:
         """Take an entry, and its copy. `by` is answered once."""
-        copy, post = effect.copy, effect.post
-        if (post.origin[0] ^ (post.cid or post.origin[-1])) & self._mask == self._want and self._tracer is not None:
+        told_cid, post, copy = effect
+        _, to, origin, cid, _, _, _, body, _ = post
+        if (origin[0] ^ (cid or origin[-1])) & self._mask == self._want and self._tracer is not None:
             by = self._tracer.taken(by, post)  # one byte of its id says that it may be traced
-        ticket = Ticket(by, effect.cid, 1 if copy is None else 2)
-        self._put(post.to, post, len(post.body), ticket)
+        if copy is None and told_cid == cid:
+            self._put(to, post, len(body), by)
+            return
+        ticket = Ticket(by, told_cid, 1 if copy is None else 2)
+        self._put(to, post, len(body), ticket)
         if copy is not None:
             self._put(copy.to, copy, len(copy.body), ticket)
 
@@ -143,8 +152,9 @@ class Postbox:
         self._aging = waiting - self._due
         return bool(self._aging)
 
-    def _put(self, to: str, post: Post, size: int, ticket: Ticket | None) -> None:
-        pile = self._piles[self._shard(to)]
+    def _put(self, to: str, post: Post, size: int, ticket: Ticket | Poster | None) -> None:
+        shard = self._shard_of.get(to)
+        pile = self._piles[self._shard(to) if shard is None else shard]
         pile.posts.append(post)
         pile.tickets.append(ticket)
         size += _ITEM_BYTES
@@ -202,17 +212,17 @@ class Postbox:
         self._in_flight[future] = posts
         future.add_done_callback(lambda done: self._posted(done, posts, tickets))
 
-    def _posted(self, future: asyncio.Future[None], posts: list[Post], tickets: list[Ticket | None]) -> None:
+    def _posted(self, future: asyncio.Future[None], posts: list[Post], tickets: _Tickets) -> None:
         del self._in_flight[future]
         self._shut_since_s = None  # it moves
         if not future.cancelled() and future.exception() is None:
             _confirmed()
-            _accept(tickets)
+            _accept(posts, tickets)
         elif not future.cancelled() and isinstance(future.exception(), PostRefused):
-            _refuse(tickets, Processed.NO)
+            _refuse(posts, tickets, Processed.NO)
             self._keep_acks(posts)
         else:
-            _refuse(tickets, Processed.UNKNOWN)
+            _refuse(posts, tickets, Processed.UNKNOWN)
         self._wake()
 
     # --- time
@@ -232,16 +242,14 @@ class Postbox:
             self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
-        waiting: dict[Ticket, int] = {}  # with how many of its parts have not left
+        piles = [(pile.posts, pile.tickets) for pile in self._piles]
         for pile in self._piles:
-            for ticket in pile.tickets:
-                if ticket is not None:
-                    waiting[ticket] = waiting.get(ticket, 0) + 1
             self._keep_acks(pile.posts)
             pile.posts, pile.tickets, pile.size = [], [], 0
         self._waiting = self._waiting_bytes = 0
-        for ticket, parts in waiting.items():
-            _refuse([ticket], Processed.NO, parts)
+        left = Counter(ticket for _, tickets in piles for ticket in tickets if type(ticket) is Ticket)
+        for posts, tickets in piles:
+            _refuse(posts, tickets, Processed.NO, left)
 
     def _keep_acks(self, posts: Sequence[Post]) -> None:
         """Acknowledgements are not refused, they wait on: nobody would send them again."""
@@ -296,22 +304,39 @@ def _fitting(posts: list[Post]) -> int:
     return min(len(posts), BATCH_ITEMS_MAX)
 
 
-def _accept(tickets: list[Ticket | None]) -> None:
+def _accept(posts: list[Post], tickets: _Tickets) -> None:
     """Answer everybody once, with all that is now durable."""
     answers: dict[Poster, list[int]] = {}
-    for ticket in tickets:
-        if ticket is not None:
+    last, cids = None, [0]
+    for post, ticket in zip(posts, tickets, strict=True):
+        if ticket is None:
+            continue
+        if isinstance(ticket, Ticket):
             ticket.parts -= 1
-            if ticket.parts == 0:
-                answers.setdefault(ticket.by, []).append(ticket.cid)
+            if ticket.parts:
+                continue
+            by, cid = ticket.by, ticket.cid
+        else:
+            by, cid = ticket, post.cid  # type: ignore[union-attr] # only an EntryPost is answered
+        if by is not last:
+            last, cids = by, answers.setdefault(by, [])
+        cids.append(cid)
     for by, cids in answers.items():
         by.accepted(cids)
 
 
-def _refuse(tickets: list[Ticket | None], processed: Processed, parts: int = 1) -> None:
-    """`parts` of each were not taken (or nobody knows): of a message with another part, nobody knows the whole."""
-    for ticket in tickets:
-        if ticket is not None and ticket.parts > 0:
-            known = processed if ticket.whole == parts else Processed.UNKNOWN
-            ticket.parts = -1  # and it answers nobody any more
-            ticket.by.refused(ticket.cid, Code.BUSY, known, REFUSED_RETRY_MS)
+def _refuse(
+    posts: list[Post], tickets: _Tickets, processed: Processed, left: Mapping[Ticket, int] | None = None
+) -> None:  # fmt: skip
+    """These were not taken (or nobody knows). Of a ticket with a part elsewhere nobody knows the whole; `left` says how many
+    parts of each are here."""
+    for post, ticket in zip(posts, tickets, strict=True):
+        if ticket is None:
+            continue
+        if isinstance(ticket, Ticket):
+            known = processed if ticket.whole == (left[ticket] if left else 1) else Processed.UNKNOWN
+            if ticket.parts > 0:
+                ticket.parts = -1  # and it answers nobody any more
+                ticket.by.refused(ticket.cid, Code.BUSY, known, REFUSED_RETRY_MS)
+        else:
+            ticket.refused(post.cid, Code.BUSY, processed, REFUSED_RETRY_MS)  # type: ignore[union-attr] # an EntryPost

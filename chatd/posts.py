@@ -9,8 +9,10 @@ from typing import Final, NamedTuple
 
 from protocol.codec import pack_fields
 from protocol.envelope import EntryPost, SignalPost
+from protocol.tuples import new
 from protocol.wire import TTL_S_MAX, Flag, Status, Type
 
+COPIES: Final = ""  # as a receiver in Untaken: the sender's own devices, whose copies have a numbering of their own
 SEND_FLAGS: Final = int(Flag.RECEIPT | Flag.READ_RECEIPT)
 _TTL_MS_MAX: Final = TTL_S_MAX * 1000
 
@@ -27,13 +29,25 @@ class Origin(NamedTuple):
     tag: bytes
 
 
+class Untaken(dict[str, int]):
+    """Of one session: receiver → the last cid posted to it that may not be taken (EntryPost.prev)."""
+
+    def before(self, cid: int, to: str) -> int:
+        """The `prev` of a post to this receiver; the post is noted. A stale one does no harm: the store has got that far."""
+        before = self.get(to, 0)
+        if cid > before:
+            self[to] = cid
+            return before
+        return cid - 1  # it comes again: whatever lies before it in its gap stays open
+
+
 def message_post(
     by: Origin, cid: int, to: str, id_: bytes, flags: int, payload: bytes, ttl_s: int | None, now_ms: int, prev: int = 0
 ) -> EntryPost:
     """A message for the queue of `to`. `prev`: see EntryPost."""
     expires_ms = now_ms + (ttl_s * 1000 if ttl_s else _TTL_MS_MAX)
     body = pack_fields((by.user, id_, now_ms, payload))
-    return EntryPost(_ENTRY, to, by.tag, cid, _DELIVER, flags & SEND_FLAGS, expires_ms, body, prev)
+    return new(EntryPost, (_ENTRY, to, by.tag, cid, _DELIVER, flags & SEND_FLAGS, expires_ms, body, prev))
 
 
 def message_copy(

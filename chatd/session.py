@@ -8,7 +8,6 @@ Spec: protocol/SPEC.md §4, §6, §10.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
 from typing import Final
 
 from brokerd.ports import Opened, Page
@@ -24,22 +23,22 @@ from chatd.effects import (
     PostEntry,
     PostSignal,
     ResumeReading,
-)  # fmt: skip
+)
 from chatd.feed import Feed
 from chatd.full import FullHints
 from chatd.ports import Identity
-from chatd.posts import Origin, message_copy, message_post, read_copy, read_post, signal_post
+from chatd.posts import COPIES, Origin, Untaken, message_copy, message_post, read_copy, read_post, signal_post
+from chatd.refusals import Refusals
 from protocol.connection import Closing, Event, ServerConnection
 from protocol.errors import Code
 from protocol.messages import Accepted, Ack, Bye, Credit, GoAway, Hello, Ping, Pong, Read, Send, Signal, Welcome
 from protocol.names import NAME_ALLOWED, device_tag, is_name, message_id
 from protocol.states import State
+from protocol.tuples import new
 from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
 
 BUSY_RETRY_MS: Final = 1000
-RECEIVERS_MAX: Final = 4096  # whose last cid is not known to be taken; then reading waits until all is answered
-REFUSED_MAX: Final = 4096  # cids that were refused with BUSY and did not come again; then the session ends
-ORDER_S_MAX: Final = 10.0  # so long later cids wait for the refused ones; a peer that gave them up goes on then
+RECEIVERS_MAX: Final = 4096  # in Untaken; then reading waits until all is answered
 REFUSED_MUCH: Final = "too many refused requests: reconnect later, and resend what has no answer"
 QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came back with less than it had said
 
@@ -67,12 +66,10 @@ class Session:
         self._limits: Limits = conn.limits
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
-        self._order_until_s = 0.0
+        self._is_clear = False  # see _take_send
         self._now_s = 0.0  # of the newest read
-        self._untaken: dict[str, int] = {}  # receiver → last cid posted to it that may not be taken (EntryPost.prev)
-        self._uncopied = 0  # the same, of the copies for our own devices
-        self._refused: set[int] = set()  # these may come again under their cid
-        self._refused_heap: list[int] = []  # the same and older, lowest first
+        self._untaken = Untaken()
+        self._refused = Refusals()
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
     def take_effects(self) -> list[Effect]:
@@ -86,16 +83,20 @@ class Session:
     def receive(self, data: bytes, now_s: float, now_ms: int) -> None:
         """Bytes off the transport."""
         self._now_s = now_s
-        for event in self.conn.receive(data, now_s):
+        self._take_all(self.conn.receive(data, now_s), now_ms)
+        if not self.is_holding and not self._has_room():
+            self.is_holding = True
+            self.effects.append(HoldReading())
+
+    def _take_all(self, events: list[Event], now_ms: int) -> None:
+        self._is_clear = len(events) > 1 and self._looks_clear()
+        for event in events:
             if type(event) is Send:
                 self._take_send(event, now_ms)
             elif type(event) is Ack:
                 self._take_ack(event)
             else:
                 self._take(event, now_ms)
-        if not self.is_holding and not self._has_room():
-            self.is_holding = True
-            self.effects.append(HoldReading())
 
     def _take(self, event: Event, now_ms: int) -> None:
         match event:
@@ -118,12 +119,33 @@ class Session:
                 pass  # PONG: any frame counts as life; Refused: already answered
 
     def _take_hello(self, hello: Hello) -> None:
-        if not is_name(hello.device) or not (is_name(hello.user) or hello.user == ""):
-            self.fail(Code.BAD_NAME, f"user and device are {NAME_ALLOWED}")
-        else:
+        if is_name(hello.device) and (is_name(hello.user) or hello.user == ""):
             self.effects.append(Login(hello))
+        else:
+            self.fail(Code.BAD_NAME, f"user and device are {NAME_ALLOWED}")
 
     def _take_send(self, send: Send, now_ms: int) -> None:
+        cid, flags, to, payload, ttl_s = send
+        before = self._untaken.get(to) if self._is_clear else None
+        if before is None or cid <= self.last_cid or ttl_s is not None:
+            self._take_single(send, now_ms)
+            return
+        # one more of a burst to the same receiver, with nothing in its way: what _take_single looks at was looked at
+        self.last_cid = self._untaken[to] = cid
+        self._news += 1
+        self.unaccepted += 1
+        self._gate.in_flight += 1
+        by = self._origin
+        post = message_post(by, cid, to, message_id(by.tag, cid), flags, payload, None, now_ms, before)
+        self.effects.append(new(PostEntry, (cid, post, None)))
+
+    def _looks_clear(self) -> bool:
+        """Whether nothing but its own fault keeps a message of this read from being posted, without a copy: for a whole read,
+        since what a session refuses for a while it refuses only when it was not clear before."""
+        is_held = not self._gate.is_open or self._gate.brake.is_on or len(self._refused) or len(self.full)
+        return not is_held and self.devices < 2 and self.feed.unread < self._limits.unread_max
+
+    def _take_single(self, send: Send, now_ms: int) -> None:
         cid, flags, to, payload, ttl_s = send
         if not self._may_post(cid, to):
             return
@@ -134,8 +156,8 @@ class Session:
         id_ = message_id(by.tag, cid)
         copy = None
         if self._wants_copy(to):
-            copy = message_copy(by, cid, to, id_, flags, payload, now_ms, self._copied_before(cid))
-        post = message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms, self._posted_before(cid, to))
+            copy = message_copy(by, cid, to, id_, flags, payload, now_ms, self._untaken.before(cid, COPIES))
+        post = message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms, self._untaken.before(cid, to))
         self._count_unaccepted(to)
         self.effects.append(PostEntry(cid, post, copy))
 
@@ -143,9 +165,13 @@ class Session:
         cid, _, to, ids = read
         if self._may_post(cid, to):
             by = self._origin
-            copy = read_copy(by, cid, to, ids, now_ms, self._copied_before(cid)) if self._wants_copy(to) else None
+            copy = (
+                read_copy(by, cid, to, ids, now_ms, self._untaken.before(cid, COPIES)) if self._wants_copy(to) else None
+            )
             self._count_unaccepted(to)
-            self.effects.append(PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._posted_before(cid, to)), copy))
+            self.effects.append(
+                PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._untaken.before(cid, to)), copy)
+            )
 
     def _take_signal(self, signal: Signal) -> None:
         if not is_name(signal.to):
@@ -158,7 +184,7 @@ class Session:
         return self.devices > 1 and to != self.user
 
     def _may_post(self, cid: int, to: str) -> bool:
-        if len(self._refused) > REFUSED_MAX:
+        if self._refused.are_too_many:
             return False  # this session ends
         is_new = cid > self.last_cid
         if is_new:
@@ -170,48 +196,23 @@ class Session:
         if not is_name(to):
             self._refuse(cid, Code.BAD_RECEIVER, NAME_ALLOWED)
             return False
-        is_busy = not self._gate.is_open or (bool(self._refused) and self._is_out_of_order(cid))
+        is_busy = not self._gate.is_open or self._refused.hold_back(cid, self._now_s)
         if is_busy:
-            self._note_refused(cid)
-            self._order_until_s = self._order_until_s if self._gate.is_open else self._now_s + ORDER_S_MAX
+            if not self._refused.note(cid):
+                self.fail(Code.INTERNAL, REFUSED_MUCH)
+            if not self._gate.is_open:
+                self._refused.keep_order(self._now_s)
         else:
             self._refused.discard(cid)
             # What an earlier session took without an answer comes first, and may not be refused: no more than it held
             is_exempt = not is_new or self._news <= self._limits.unaccepted_max
             if is_exempt or (self.feed.unread < self._limits.unread_max and not self.full.has(to, self._now_s)):
                 return True  # else it would come back, and perhaps to a queue without room for that
-        self._posted_before(cid, to)  # it may come again, behind later ones: the refusal may be lost
+        self._untaken.before(cid, to)  # it may come again, behind later ones: the refusal may be lost
         if self._wants_copy(to):
-            self._copied_before(cid)
+            self._untaken.before(cid, COPIES)
         self._refuse(cid, Code.BUSY if is_busy else Code.QUEUE_FULL, "", retry_after_ms=is_busy * BUSY_RETRY_MS)
         return False
-
-    def _is_out_of_order(self, cid: int) -> bool:
-        """Whether a lower cid was refused and did not come again: what the peer wrote before it heard of that must not pass
-        it, or the order would be lost."""
-        heap = self._refused_heap
-        while heap[0] not in self._refused:
-            heappop(heap)
-        return cid > heap[0] and self._now_s < self._order_until_s
-
-    def _note_refused(self, cid: int) -> None:
-        if cid not in self._refused:
-            self._refused.add(cid)
-            heappush(self._refused_heap, cid)
-        if len(self._refused) > REFUSED_MAX:
-            self.fail(Code.INTERNAL, REFUSED_MUCH)
-
-    def _posted_before(self, cid: int, to: str) -> int:
-        """The `prev` of a post to this receiver; the post is noted. A stale one does no harm: the store has got that far."""
-        before = self._untaken.get(to, 0)
-        if cid > before:
-            self._untaken[to] = cid
-            return before
-        return cid - 1  # it comes again: whatever lies before it in its gap stays open
-
-    def _copied_before(self, cid: int) -> int:
-        before, self._uncopied = self._uncopied, max(cid, self._uncopied)
-        return before if cid > before else cid - 1
 
     def _count_unaccepted(self, to: str) -> None:
         self.unaccepted += 1
@@ -298,8 +299,9 @@ class Session:
         """The queue did not take it, and the peer may send it again under its cid. When nobody knows whether it did, the
         session ends: the client resends it at the next login, and the queue tells a repeat from a new one."""
         if processed is not Processed.UNKNOWN:
-            self._order_until_s = max(self._order_until_s, now_s + ORDER_S_MAX)
-            self._note_refused(cid)
+            self._refused.keep_order(now_s)
+            if not self._refused.note(cid):
+                self.fail(Code.INTERNAL, REFUSED_MUCH)
         self._answered(1)
         if processed is Processed.UNKNOWN:
             self.fail(Code.INTERNAL, "whether the last messages were accepted is unknown: reconnect and resend")
@@ -310,9 +312,8 @@ class Session:
         self.unaccepted -= count
         self._gate.in_flight -= count
         if self.unaccepted == 0:  # so all that was posted is taken, but for what was refused
-            if not self._refused:
+            if not len(self._refused):
                 self._untaken.clear()
-                self._uncopied = 0
             elif len(self._untaken) >= RECEIVERS_MAX:
                 self.fail(Code.INTERNAL, REFUSED_MUCH)
         self.look_again()

@@ -124,7 +124,7 @@ class Switchboard:
         self._ids = itertools.count(1)
         self._is_braking = False  # a timer is on its way for the next slot
         self._perform: dict[type, Callable[[Line, Any], None]] = {
-            PostEntry: Line.post,
+            PostEntry: self.postbox.post,
             Acknowledge: self._acknowledge,
             ReadQueue: self._read_queue,
             AskHead: self._ask_head,

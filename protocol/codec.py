@@ -36,6 +36,7 @@ from protocol.messages import (
     Signalled,
     Welcome,
 )
+from protocol.tuples import new
 from protocol.wire import (
     ACCEPTED_CIDS_MAX,
     BODY_BYTES_HARD_MAX,
@@ -61,6 +62,8 @@ class Malformed(Exception):
 _ARRAY_ITEMS_MAX: Final = 32
 _DEPTH_MAX: Final = 8  # of arrays and maps in one another, the body's own array included
 _LIST_ITEMS_MAX: Final = max(ACCEPTED_CIDS_MAX, RECEIPT_IDS_MAX)
+_NO_TTL: Final = [None]
+_unpackb = msgpack.unpackb
 _UNPACK_FAULTS: Final = (ValueError, msgpack.UnpackException, RecursionError)  # UnicodeDecodeError is a ValueError
 
 
@@ -167,13 +170,19 @@ def _welcome(flags: int, ref: int, body: bytes) -> Welcome:
 
 
 def _send(flags: int, ref: int, body: bytes) -> Send:
-    f = _unpack(body, 2)
-    to, payload = f[0], f[1]
+    try:  # as _unpack does it, in line: of all that is decoded this is most
+        to, payload, *more = _unpackb(
+            body, max_array_len=_ARRAY_ITEMS_MAX, max_map_len=0, max_ext_len=0, max_str_len=SECRET_BYTES_MAX,
+            max_bin_len=BODY_BYTES_HARD_MAX,
+        )  # fmt: skip
+    except (*_UNPACK_FAULTS, TypeError):  # not msgpack, or not two and more of anything
+        to, payload, *more = _unpack(body, 2)
     if type(to) is not str or type(payload) is not bytes:
         raise Malformed("SEND is [to: str, payload: bin, ttl_s: int or nil]")
-    if len(f) > 2 and f[2] is not None:
-        return Send(ref, flags, to, payload, _int(f[2], "ttl_s"))
-    return Send(ref, flags, to, payload)
+    if not more or more == _NO_TTL:
+        return new(Send, (ref, flags, to, payload, None))
+    ttl_s = _unpack(body, 2)[2]
+    return new(Send, (ref, flags, to, payload, _int(ttl_s, "ttl_s") if ttl_s is not None else None))
 
 
 def _accepted(flags: int, ref: int, body: bytes) -> Accepted:
@@ -255,7 +264,7 @@ def _bare(kind: Callable[[int, int], Message]) -> Callable[[int, int, bytes], Me
     return decode
 
 
-_DECODERS: Final[dict[int, Callable[[int, int, bytes], Message]]] = {
+DECODERS: Final[dict[int, Callable[[int, int, bytes], Message]]] = {
     Type.HELLO: _hello,
     Type.WELCOME: _welcome,
     Type.SEND: _send,
@@ -280,13 +289,15 @@ _DECODERS: Final[dict[int, Callable[[int, int, bytes], Message]]] = {
 
 
 def decode(type_: int, flags: int, ref: int, body: bytes) -> Message:
-    """The message of a frame whose type is known. Raises Malformed. Costs about 1 µs for a SEND of 100 bytes."""
-    return _DECODERS[type_](flags, ref, body)
+    """The message of a frame whose type is known. Raises Malformed."""
+    return DECODERS[type_](flags, ref, body)
 
 
 # --- encoding ----------------------------------------------------------------------------------------------------
 
-_pack = msgpack.Packer(autoreset=True).pack  # reused: 0.26 µs against 0.8 for packb
+# A body from its fields, where no message is made for it (the hot path, and types that are only passed on). One packer for
+# all: 0.15 µs against 0.8 for packb.
+pack_fields: Final[Callable[[tuple[object, ...]], bytes]] = msgpack.Packer(autoreset=True).pack
 
 TYPE_OF: Final[dict[type, Type]] = {
     Hello: Type.HELLO, Welcome: Type.WELCOME, Send: Type.SEND, Accepted: Type.ACCEPTED, Deliver: Type.DELIVER,
@@ -294,11 +305,6 @@ TYPE_OF: Final[dict[type, Type]] = {
     Signalled: Type.SIGNALLED, Ack: Type.ACK, Credit: Type.CREDIT, Drained: Type.DRAINED, Gone: Type.GONE,
     Ping: Type.PING, Pong: Type.PONG, GoAway: Type.GOAWAY, Error: Type.ERROR, Bye: Type.BYE,
 }  # fmt: skip
-
-
-def pack_fields(fields: tuple[object, ...]) -> bytes:
-    """A body from its fields, where no message is made for it (the hot path, and types that are only passed on)."""
-    return _pack(fields)  # type: ignore[no-any-return]
 
 
 def encode_body(message: Message) -> bytes:
@@ -312,4 +318,4 @@ def encode(message: Message) -> bytes:
     return pack_frame(TYPE_OF[type(message)], message.flags, message.ref, encode_body(message))
 
 
-assert set(_DECODERS) == set(Type) == set(TYPE_OF.values())
+assert set(DECODERS) == set(Type) == set(TYPE_OF.values())

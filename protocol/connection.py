@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from protocol.codec import TYPE_OF, Malformed, decode, encode
+from protocol.codec import DECODERS, TYPE_OF, Malformed, encode
 from protocol.errors import ERRORS, Code
 from protocol.frames import Frame, FrameFault, FrameReader, Oversize
 from protocol.messages import Error, Message, Ping, Pong, Welcome
@@ -70,6 +70,7 @@ class Connection:
 
     side: Side
     peer: Side
+    noted: frozenset[int] = frozenset()  # the types of which _on_message is told
 
     def __init__(self, state: State, body_bytes_max: int, *, now_s: float, deadline_s: float, skippable: bool) -> None:
         self.state = state
@@ -101,16 +102,28 @@ class Connection:
         events: list[Event] = []
         state, may_say = None, _NOTHING
         for frame in frames:
-            if (
-                self.state is not state
-            ):  # looked up again only when it changed: two hashes of an Enum cost 0.3 µs a message
+            if self.state is not state:  # looked up only when it changed: two hashes of an Enum cost 0.3 µs a message
                 state = self.state
                 if state is State.CLOSED:
                     break
                 may_say = _MAY_SAY[self.peer, state]
-            event = self._take(frame, may_say)
-            if event is not None:
-                events.append(event)
+            type_ = frame[0]
+            then = may_say.get(type_)
+            if then is None or type(frame) is Oversize:
+                if (event := self._take_odd(frame, then)) is not None:
+                    events.append(event)
+                continue
+            _, flags, ref, body = frame
+            try:
+                message = DECODERS[type_](flags, ref, body)  # type: ignore[arg-type] # a Frame, as Oversize is ruled out
+            except Malformed as fault:
+                events.append(self.fail(Code.BODY_MALFORMED, f"{Type(type_).name}: {fault}"))
+                continue
+            if then is not state:
+                self.state = then
+            if type_ in self.noted:
+                self._on_message(message)
+            events.append(message)
         return events
 
     @property
@@ -118,23 +131,16 @@ class Connection:
         """Nothing is read any more; what bytes_to_send() still gives may be written, then the socket closes."""
         return self.state is State.CLOSED
 
-    def _take(self, frame: Frame | Oversize, may_say: dict[int, State]) -> Event | None:
+    def _take_odd(self, frame: Frame | Oversize, then: State | None) -> Event | None:
+        """What may not be said now (`then` is None), or is too long."""
         type_ = frame.type
-        then = may_say.get(type_)
         if then is None:
             if type_ not in _KNOWN:
                 return self._take_unknown(frame)
             code = Code.OUT_OF_TURN if self.state is State.OPEN else Code.LOGIN_REQUIRED
             return self.fail(code, f"{Type(type_).name} is not for you to send in state {self.state.value}")
-        if isinstance(frame, Oversize):
-            return self._refuse_oversize(frame)
-        try:
-            message = decode(type_, frame.flags, frame.ref, frame.body)
-        except Malformed as fault:
-            return self.fail(Code.BODY_MALFORMED, f"{Type(type_).name}: {fault}")
-        self.state = then
-        self._on_message(message)
-        return message
+        assert isinstance(frame, Oversize)
+        return self._refuse_oversize(frame)
 
     def _take_unknown(self, frame: Frame | Oversize) -> Event | None:
         if self.state is not State.OPEN:
@@ -168,7 +174,7 @@ class Connection:
         return Closing(code, detail)
 
     def _on_message(self, message: Message) -> None:
-        """What a side does at once on some messages."""
+        """What a side does at once on messages of the `noted` types."""
 
     # --- out
 
@@ -263,6 +269,7 @@ class ClientConnection(Connection):
 
     side = Side.CLIENT
     peer = Side.SERVER
+    noted = frozenset((int(Type.WELCOME), int(Type.ERROR), int(Type.PING)))
 
     def __init__(self, hello: Message, *, now_s: float, login_s_max: float, preface: bool = True) -> None:
         limit = 1 << 20

@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from protocol.tuples import new
+
 BATCH_VERSION: Final = 1
 BATCH_BYTES_MAX: Final = 1024 * 1024  # a batch is cut before it grows over this
 BATCH_ITEMS_MAX: Final = 4096
@@ -219,8 +221,13 @@ def _unpack(data: bytes, kinds: dict[int, Any]) -> tuple[str, list[Any], int]:
         out = []
         for item in items:
             kind = kinds.get(item[0])
-            if kind is not None:  # longer: of a newer daemon; shorter: of an older one, when the rest has defaults
-                out.append(kind(*item) if len(item) <= len(kind._fields) else kind(*item[: len(kind._fields)]))
+            if kind is None:
+                continue
+            fields = len(kind._fields)
+            if len(item) == fields:
+                out.append(new(kind, item))
+            else:  # longer: of a newer daemon; shorter: of an older one, when the rest has defaults
+                out.append(kind(*item[:fields]))
         stamp = unpacked[3] if len(unpacked) > 3 else 0
         return node, out, stamp if type(stamp) is int else 0
     except (ValueError, TypeError, IndexError, msgpack.UnpackException) as fault:

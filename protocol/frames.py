@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from protocol.errors import Code
+from protocol.tuples import new
 from protocol.wire import BODY_BYTES_HARD_MAX, HEAD, HEAD_BYTES, REF_MAX
 
 
@@ -85,18 +86,19 @@ class FrameReader:
         if self._skip:
             at = min(self._skip, end)
             self._skip -= at
-        while end - at >= HEAD_BYTES:
-            length, type_, flags, _, ref = HEAD.unpack_from(data, at)
+        unpack, body_bytes_max, append = HEAD.unpack_from, self.body_bytes_max, out.append
+        while (begin := at + HEAD_BYTES) <= end:
+            length, type_, flags, _, ref = unpack(data, at)
             if ref > REF_MAX:
                 raise FrameFault(Code.FRAME_MALFORMED, f"ref {ref} is over 2^53-1")
-            if length > self.body_bytes_max:
-                at += HEAD_BYTES + self._begin_skip(length, end - at - HEAD_BYTES)
-                out.append(Oversize(type_, flags, ref, length))
+            if length > body_bytes_max:
+                at = begin + self._begin_skip(length, end - begin)
+                append(Oversize(type_, flags, ref, length))
                 continue
-            stop = at + HEAD_BYTES + length
+            stop = begin + length
             if stop > end:
                 break
-            out.append(Frame(type_, flags, ref, data[at + HEAD_BYTES : stop]))
+            append(new(Frame, (type_, flags, ref, data[begin:stop])))
             at = stop
         self._keep(data, at, end)
 

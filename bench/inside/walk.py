@@ -72,8 +72,7 @@ def sends(number: int, first_cid: int) -> bytes:
 
 def _taken(pairs: Sequence[tuple[Session, Sequence[Send]]]) -> list[Session]:
     for session, messages in pairs:
-        for message in messages:
-            session._take_send(message, NOW_MS)
+        session._take_all(list(messages), NOW_MS)
     return [session for session, _ in pairs]
 
 

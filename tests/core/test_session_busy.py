@@ -7,7 +7,8 @@ import itertools
 from chatd.brake import IN_FLIGHT_MAX, SHARE_MIN
 from chatd.effects import Close, Effect, HoldReading, PostEntry, ResumeReading
 from chatd.full import HINT_S
-from chatd.session import ORDER_S_MAX, RECEIVERS_MAX, REFUSED_MAX, REFUSED_MUCH
+from chatd.refusals import ORDER_S_MAX, REFUSED_MAX
+from chatd.session import RECEIVERS_MAX, REFUSED_MUCH
 from protocol.errors import Code
 from protocol.messages import Ack, Send
 from protocol.wire import UNACCEPTED_MAX, Limits, Processed
