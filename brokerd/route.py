@@ -34,8 +34,12 @@ from protocol.errors import Code
 from protocol.frames import pack_frame
 from protocol.messages import Receipt
 from protocol.names import device_tag
+from protocol.tuples import new
 from protocol.wire import HEAD, MESSAGE_ID_BYTES, RECEIPT_IDS_MAX, TTL_S_MAX, Flag, Status, Type
 
+# plain numbers: see chatd.posts
+_ENTRY: Final = int(PostKind.ENTRY)
+_RECEIPT: Final = int(Type.RECEIPT)
 _FAILED_ORIGIN: Final = b"s" + bytes((Status.FAILED,))  # how the origin of a bounce begins: see status_post
 BOUNCE_CODES: Final = {FULL: Code.QUEUE_FULL, NO_USER: Code.NO_SUCH_USER}
 
@@ -77,10 +81,12 @@ def plan(posts: Iterable[Post]) -> Plan:
     entries: dict[str, list[Entry]] = {}
     acks: dict[tuple[str, str, bytes], int] = {}
     for post in posts:
-        kind = post.kind
-        if kind == PostKind.ENTRY:
+        if post[0] == _ENTRY:
             # the slice is the Entry: EntryPost is (kind, to, *Entry)
-            entries.setdefault(post[1], []).append(Entry._make(post[2:]))
+            of_user = entries.get(post[1])
+            if of_user is None:
+                of_user = entries[post[1]] = []
+            of_user.append(new(Entry, post[2:]))
         elif isinstance(post, AckPost):
             key = (post.user, post.device, post.generation)
             acks[key] = max(post.seq, acks.get(key, 0))
@@ -124,9 +130,8 @@ def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Rout
     for entry, result in zip(entries, answer.results, strict=True):
         if result > 0:
             first, last = first or result, result
-            body = entry.body
-            frames.append(pack_head(len(body), entry.type, entry.flags, 0, result))
-            frames.append(body)
+            _, _, type_, flags, _, body, _ = entry
+            frames += (pack_head(len(body), type_, flags, 0, result), body)
         elif result == 0:
             out.repeats += 1
         else:
@@ -141,7 +146,11 @@ def _parcels_of(user: str, entries: Sequence[Entry], answer: Appended, out: Rout
 
 def _full_for(entries: Sequence[Entry]) -> set[str]:
     """Whose queues were full, by the bounces among these entries (also by one that finds no room itself)."""
-    bounces = [decode(Type.RECEIPT, 0, 0, it.body) for it in entries if it.origin.startswith(_FAILED_ORIGIN)]
+    bounces = [
+        decode(_RECEIPT, 0, 0, it.body)
+        for it in entries
+        if it.type == _RECEIPT and it.origin.startswith(_FAILED_ORIGIN)
+    ]
     return {it.peer for it in bounces if isinstance(it, Receipt) and it.reason == Code.QUEUE_FULL}
 
 

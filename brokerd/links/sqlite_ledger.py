@@ -1,6 +1,6 @@
 """One transaction at a time on the sent_queue's file: cached states, and the rows that are to be written with them.
 
-Changes gather in memory while the calls of a group run and go to the file in a few `executemany` when the group ends;
+Changes gather in memory while the calls of a group run and go to the file in a few statements when the group ends;
 whoever reads entries in between calls `flush` first. Lives in the writer's thread alone.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Final
 
 from brokerd.links import sqlite_schema as sql
@@ -62,25 +63,33 @@ class Ledger:
 
     def flush(self) -> None:
         """Send the gathered rows to the transaction: entries first, for a trim may concern them."""
-        run = self.connection.executemany
+        put, run = self._put, self.connection.executemany
         if self.entry_rows:
-            run(sql.ENTRY_ADD, self.entry_rows)
+            put(sql.ENTRY_ADD, self.entry_rows)
         if self._trims:
             run(sql.ENTRIES_TRIM, self._trims.items())
         if self._devices:
-            run(sql.DEVICE_PUT, [
+            put(sql.DEVICE_PUT, [
                 (uid, name, place.cursor, place.seen_ms, place.reason, place.trouble_ms, place.attempts)
                 for (uid, name), place in self._devices.items()
             ])  # fmt: skip
         if self.origins_new:
-            run(sql.ORIGIN_PUT, [(*it.packed(), *key, it.day) for key, it in self.origins_new.items()])
+            put(sql.ORIGIN_PUT, [(*it.packed(), *key, it.day) for key, it in self.origins_new.items()])
         if self.origins_moved:
-            run(sql.ORIGIN_MOVE, [(*it.packed(), *key) for key, it in self.origins_moved.items()])
+            put(sql.ORIGIN_MOVE, [(*it.packed(), *key, it.day) for key, it in self.origins_moved.items()])
         if self._moved:
             run(sql.USER_PUT, [
                 (it.floor, it.head, it.bytes, it.delivered, it.asked, uid) for uid, it in self._moved.items()
             ])  # fmt: skip
         self._forget_rows()
+
+    def _put(self, statements: Mapping[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """The rows, in as few runs of a statement as there can be."""
+        at = 0
+        for count, statement in statements.items():
+            while len(rows) - at >= count:
+                self.connection.execute(statement, tuple(chain.from_iterable(rows[at : at + count])))
+                at += count
 
     def _forget_rows(self) -> None:
         self.entry_rows.clear()

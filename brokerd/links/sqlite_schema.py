@@ -68,6 +68,17 @@ _STEPS: Final = (_TABLES, _GAPS)  # step n brings a file from version n to n + 1
 
 assert len(_STEPS) == SCHEMA_VERSION
 
+# How many rows one statement puts in. Each run of a statement gives the interpreter away and takes it back, from an event loop
+# that has it almost always: with a row a run, the writer waited longer than it wrote.
+ROWS: Final = (64, 16, 4, 1)
+
+
+def _rows(head: str, columns: int, tail: str = "") -> dict[int, str]:
+    """The statement for each number of ROWS."""
+    row = f"({', '.join('?' * columns)})"
+    return {count: f"{head} {', '.join([row] * count)}{tail}" for count in ROWS}
+
+
 USER_GET: Final = (
     "SELECT uid, generation, floor, head, bytes, delivered, asked, due_ms FROM users WHERE user = ?"
 )  # fmt: skip
@@ -77,15 +88,19 @@ USER_DUE: Final = "UPDATE users SET due_ms = ? WHERE uid = ?"
 USER_DROP: Final = tuple(f"DELETE FROM {table} WHERE uid = ?" for table in ("users", "entries", "devices", "origins"))
 USERS_DUE: Final = "SELECT user FROM users WHERE due_ms > 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?"
 DEVICES_GET: Final = "SELECT device, cursor, seen_ms, reason, trouble_ms, attempts FROM devices WHERE uid = ?"
-DEVICE_PUT: Final = "INSERT OR REPLACE INTO devices VALUES (?, ?, ?, ?, ?, ?, ?)"
+DEVICE_PUT: Final = _rows("INSERT OR REPLACE INTO devices VALUES", 7)
 DEVICE_DROP: Final = "DELETE FROM devices WHERE uid = ? AND device = ?"
 ORIGIN_GET: Final = "SELECT high, refused, day, gaps FROM origins WHERE uid = ? AND origin = ?"
-ORIGIN_MOVE: Final = "UPDATE origins SET high = ?, refused = ?, gaps = ? WHERE uid = ? AND origin = ?"
-ORIGIN_PUT: Final = "INSERT OR REPLACE INTO origins (high, refused, gaps, uid, origin, day) VALUES (?, ?, ?, ?, ?, ?)"
+_ORIGIN: Final = "origins (high, refused, gaps, uid, origin, day)"
+ORIGIN_MOVE: Final = _rows(  # all but the day, whose index stays as it is
+    f"INSERT INTO {_ORIGIN} VALUES", 6,
+    " ON CONFLICT (uid, origin) DO UPDATE SET high = excluded.high, refused = excluded.refused, gaps = excluded.gaps",
+)  # fmt: skip
+ORIGIN_PUT: Final = _rows(f"INSERT OR REPLACE INTO {_ORIGIN} VALUES", 6)
 ORIGINS_PRUNE: Final = (
     "DELETE FROM origins WHERE (uid, origin) IN (SELECT uid, origin FROM origins WHERE day < ? LIMIT ?)"
 )  # fmt: skip
-ENTRY_ADD: Final = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)"
+ENTRY_ADD: Final = _rows("INSERT INTO entries VALUES", 6)
 ENTRIES_TRIM: Final = "DELETE FROM entries WHERE uid = ? AND seq <= ?"
 ENTRIES_BYTES: Final = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM entries WHERE uid = ? AND seq <= ? AND type > 0"
 ENTRIES_READ: Final = (
