@@ -63,11 +63,11 @@ class Ledger:
 
     def flush(self) -> None:
         """Send the gathered rows to the transaction: entries first, for a trim may concern them."""
-        put, run = self._put, self.connection.executemany
+        put = self._put
         if self.entry_rows:
             put(sql.ENTRY_ADD, self.entry_rows)
         if self._trims:
-            run(sql.ENTRIES_TRIM, self._trims.items())
+            put(sql.ENTRIES_TRIM, list(self._trims.items()))
         if self._devices:
             put(sql.DEVICE_PUT, [
                 (uid, name, place.cursor, place.seen_ms, place.reason, place.trouble_ms, place.attempts)
@@ -78,7 +78,7 @@ class Ledger:
         if self.origins_moved:
             put(sql.ORIGIN_MOVE, [(*it.packed(), *key, it.day) for key, it in self.origins_moved.items()])
         if self._moved:
-            run(sql.USER_PUT, [
+            put(sql.USER_PUT, [
                 (it.floor, it.head, it.bytes, it.delivered, it.asked, uid) for uid, it in self._moved.items()
             ])  # fmt: skip
         self._forget_rows()
@@ -86,10 +86,10 @@ class Ledger:
     def _put(self, statements: Mapping[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
         """The rows, in as few runs of a statement as there can be."""
         at = 0
-        for count, statement in statements.items():
-            while len(rows) - at >= count:
-                self.connection.execute(statement, tuple(chain.from_iterable(rows[at : at + count])))
-                at += count
+        while left := len(rows) - at:
+            count = sql.ROWS_MAX if left >= sql.ROWS_MAX else min(left, sql.ROWS_EXACT)
+            self.connection.execute(statements[count], tuple(chain.from_iterable(rows[at : at + count])))
+            at += count
 
     def _forget_rows(self) -> None:
         self.entry_rows.clear()

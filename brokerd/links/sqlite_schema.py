@@ -68,40 +68,46 @@ _STEPS: Final = (_TABLES, _GAPS)  # step n brings a file from version n to n + 1
 
 assert len(_STEPS) == SCHEMA_VERSION
 
-# How many rows one statement puts in. Each run of a statement gives the interpreter away and takes it back, from an event loop
-# that has it almost always: with a row a run, the writer waited longer than it wrote.
-ROWS: Final = (64, 16, 4, 1)
+# How many rows one run of a statement takes: up to 16 exactly, else 64. Each run gives the interpreter away and takes it back,
+# from an event loop that has it almost always: with a row a run, the writer waited longer than it wrote.
+ROWS_EXACT: Final = 16
+ROWS_MAX: Final = 64
+STATEMENTS_KEPT: Final = 256  # prepared: 17 for each of the six below, and the others
 
 
-def _rows(head: str, columns: int, tail: str = "") -> dict[int, str]:
-    """The statement for each number of ROWS."""
-    row = f"({', '.join('?' * columns)})"
-    return {count: f"{head} {', '.join([row] * count)}{tail}" for count in ROWS}
+def _rows(statement: str, row: str, between: str = ", ") -> dict[int, str]:
+    """The statement for each number of rows, `row` in the place of its %s."""
+    return {count: statement % between.join([row] * count) for count in (*range(1, ROWS_EXACT + 1), ROWS_MAX)}
 
 
 USER_GET: Final = (
     "SELECT uid, generation, floor, head, bytes, delivered, asked, due_ms FROM users WHERE user = ?"
 )  # fmt: skip
 USER_ADD: Final = "INSERT INTO users (user, generation) VALUES (?, ?) RETURNING uid"
-USER_PUT: Final = "UPDATE users SET floor = ?, head = ?, bytes = ?, delivered = ?, asked = ? WHERE uid = ?"
+USER_PUT: Final = _rows(
+    "UPDATE users SET floor = it.column1, head = it.column2, bytes = it.column3, delivered = it.column4, "
+    "asked = it.column5 FROM (VALUES %s) AS it WHERE uid = it.column6",
+    "(?, ?, ?, ?, ?, ?)",
+)
 USER_DUE: Final = "UPDATE users SET due_ms = ? WHERE uid = ?"
 USER_DROP: Final = tuple(f"DELETE FROM {table} WHERE uid = ?" for table in ("users", "entries", "devices", "origins"))
 USERS_DUE: Final = "SELECT user FROM users WHERE due_ms > 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?"
 DEVICES_GET: Final = "SELECT device, cursor, seen_ms, reason, trouble_ms, attempts FROM devices WHERE uid = ?"
-DEVICE_PUT: Final = _rows("INSERT OR REPLACE INTO devices VALUES", 7)
+DEVICE_PUT: Final = _rows("INSERT OR REPLACE INTO devices VALUES %s", "(?, ?, ?, ?, ?, ?, ?)")
 DEVICE_DROP: Final = "DELETE FROM devices WHERE uid = ? AND device = ?"
 ORIGIN_GET: Final = "SELECT high, refused, day, gaps FROM origins WHERE uid = ? AND origin = ?"
-_ORIGIN: Final = "origins (high, refused, gaps, uid, origin, day)"
+_ORIGINS: Final = "origins (high, refused, gaps, uid, origin, day) VALUES %s"
 ORIGIN_MOVE: Final = _rows(  # all but the day, whose index stays as it is
-    f"INSERT INTO {_ORIGIN} VALUES", 6,
-    " ON CONFLICT (uid, origin) DO UPDATE SET high = excluded.high, refused = excluded.refused, gaps = excluded.gaps",
-)  # fmt: skip
-ORIGIN_PUT: Final = _rows(f"INSERT OR REPLACE INTO {_ORIGIN} VALUES", 6)
+    f"INSERT INTO {_ORIGINS} ON CONFLICT (uid, origin) DO UPDATE "
+    "SET high = excluded.high, refused = excluded.refused, gaps = excluded.gaps",
+    "(?, ?, ?, ?, ?, ?)",
+)
+ORIGIN_PUT: Final = _rows(f"INSERT OR REPLACE INTO {_ORIGINS}", "(?, ?, ?, ?, ?, ?)")
 ORIGINS_PRUNE: Final = (
     "DELETE FROM origins WHERE (uid, origin) IN (SELECT uid, origin FROM origins WHERE day < ? LIMIT ?)"
 )  # fmt: skip
-ENTRY_ADD: Final = _rows("INSERT INTO entries VALUES", 6)
-ENTRIES_TRIM: Final = "DELETE FROM entries WHERE uid = ? AND seq <= ?"
+ENTRY_ADD: Final = _rows("INSERT INTO entries VALUES %s", "(?, ?, ?, ?, ?, ?)")
+ENTRIES_TRIM: Final = _rows("DELETE FROM entries WHERE %s", "uid = ? AND seq <= ?", " OR ")
 ENTRIES_BYTES: Final = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM entries WHERE uid = ? AND seq <= ? AND type > 0"
 ENTRIES_READ: Final = (
     "SELECT type, flags, expires_ms, body FROM entries WHERE uid = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -135,7 +141,9 @@ def open_store(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS_MAX / 1000)
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_MS_MAX / 1000, cached_statements=STATEMENTS_KEPT
+    )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
