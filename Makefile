@@ -67,7 +67,7 @@ bench: $(BENCH_READY) services ## every scenario, a quarter of an hour; bench/ou
 bench-quick: $(BENCH_READY) services ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
 	$(BIN)/python -m bench quick
 
-bench-peers: $(BENCH_READY) services ## the same load on mosquitto and NATS JetStream, servers on one core, load on another
+bench-peers: $(BENCH_READY) services ## the same load on other servers (mosquitto, NATS, ejabberd, prosody …), servers on one core, load on another
 	$(BIN)/python -m bench peers
 
 profile: $(BENCH_READY) services ## a flame graph of each of our processes under load, bench/out/profile-*.svg

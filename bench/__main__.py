@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import output
+from bench.figures import RATIOS
 from bench.plan import CORE, FULL, PEERS, QUICK, Scenario, Servers
 from bench.runner import Runner
 
@@ -134,24 +135,29 @@ def _run(options: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chatd-bench-"))
     start_s, pinned = time.monotonic(), options.command == "peers"
     try:
-        results = Runner(plan, options.repeats, folder, may_hold=not options.no_hold, pinned=pinned).run()
+        runner = Runner(plan, options.repeats, folder, may_hold=not options.no_hold, pinned=pinned)
+        results = runner.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    plan = tuple(one for one in plan if one.servers not in runner.left_out)
     settings = {
         "command": options.command,
         "repeats": options.repeats,
         "may_hold": not options.no_hold,
         "pinned": pinned,
+        "left_out": runner.left_out,
     }
     told = output.document(plan, results, settings, time.monotonic() - start_s)
     print(output.tables(plan, results))
     if pinned:
-        print("\n" + output.promise_table(plan, results))
+        print("\n" + output.table(*output.beside_peers(plan, results)))
+        print("".join(f"\nleft out: {servers}: {reason}" for servers, reason in runner.left_out.items()))
     core = {scenario.name for scenario in (PEERS if pinned else CORE)}
     shown = [one for one in plan if one.name in core] or plan[:8]
     print("\n" + output.process_table(shown, results))
-    if told["ratios"]:
-        print("\nto the floors: " + ", ".join(f"{name} {value:g}" for name, value in told["ratios"].items()))
+    if RATIOS.keys() & told["ratios"]:
+        floors = {name: value for name, value in told["ratios"].items() if name in RATIOS}
+        print("\nto the floors: " + ", ".join(f"{name} {value:g}" for name, value in floors.items()))
     if options.out is not None:
         output.write(told, options.out)
         print(f"\n{told['seconds']:.0f} s; {options.out}" + _reported(told, options.out))

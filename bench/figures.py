@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from bench.plan import PEER_SERVERS, Scenario
+from bench.plan import PEER_SERVERS, Scenario, Servers
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -32,6 +32,7 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     "relay_floor_p50_ms_at_5000": ("relay at 5000", "delivered_ms.p50"),
     "relay_floor_p99_ms_at_5000": ("relay at 5000", "delivered_ms.p99"),
 }
+OURS: Final[tuple[Servers, ...]] = ("embedded", "cluster")
 COUNTS: Final = ("lost", "duplicates", "misordered")  # of all scenarios and repeats together
 
 # ratio: figure over figure
@@ -120,16 +121,23 @@ def to_floor(scenario: Scenario, plan: Sequence[Scenario], results: Results) -> 
     return {"floor": floor.name, **told} if told else {}
 
 
-def peer_ratios(plan: Sequence[Scenario], results: Results) -> dict[str, float]:
-    """Messages for a CPU second of all server processes, ours over each peer's, by the kind of load."""
-    told: dict[str, float] = {}
-    costs = {}
+def per_cpu_s(plan: Sequence[Scenario], results: Results) -> dict[tuple[Servers, str], float]:
+    """Messages for a CPU second of all server processes, by the servers and the kind of load."""
+    told: dict[tuple[Servers, str], float] = {}
     for one in plan:
         cost = spread(results[one.name], "server_cpu_us")
         if one.work in ("throughput", "latency") and cost is not None and cost.median:
-            costs[one.servers, f"at_{one.rate:g}" if one.rate else "saturated"] = cost.median
-    for (servers, load), cost_us in costs.items():
-        for ours in ("embedded", "cluster"):
-            if servers in PEER_SERVERS and (ours, load) in costs:
-                told[f"{ours}_per_cpu_s_to_{servers}_{load}"] = round(cost_us / costs[ours, load], 3)
+            told[one.servers, f"at_{one.rate:g}" if one.rate else "saturated"] = 1e6 / cost.median
+    return told
+
+
+def peer_ratios(plan: Sequence[Scenario], results: Results) -> dict[str, float]:
+    """Messages for a CPU second, ours over each peer's, by the kind of load."""
+    told: dict[str, float] = {}
+    moved = per_cpu_s(plan, results)
+    for (servers, load), theirs in moved.items():
+        for ours in OURS:
+            if servers in PEER_SERVERS and (ours, load) in moved:
+                name = f"{ours}_per_cpu_s_to_{servers}_{load}".replace("-", "_")
+                told[name] = round(moved[ours, load] / theirs, 3)
     return told

@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from bench.figures import Results, figures, peer_ratios, ratios, spread, to_floor
+from bench.figures import OURS, Results, figures, peer_ratios, per_cpu_s, ratios, spread, to_floor
 from bench.machine import ROOT, described
-from bench.plan import PROMISES, Scenario
+from bench.plan import PEER_SERVERS, PROMISES, Scenario
 
 SCHEMA: Final = 1
 OUT: Final = ROOT / "bench" / "out"
 LATEST: Final = OUT / "latest.json"
+Row = Sequence[str]
+
 _COUNTS: Final = ("lost", "duplicates", "misordered")
 
 
@@ -72,8 +74,6 @@ def faults(results: Results) -> list[str]:
 
 # --- tables --------------------------------------------------------------------------------------------------------
 
-Row = Sequence[str]
-
 
 def table(head: Row, rows: Sequence[Row]) -> str:
     """Columns as wide as they must be; all but the first to the right."""
@@ -96,14 +96,23 @@ def tables(plan: Sequence[Scenario], results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def promise_table(plan: Sequence[Scenario], results: Results) -> str:
-    """What each server's acknowledgement promises its sender, beside what a CPU second of it moves."""
-    rows = []
-    for one in plan:
-        cost = spread(results[one.name], "server_cpu_us")
-        if one.work == "throughput" and cost is not None and cost.median:
-            rows.append((one.servers, f"{1e6 / cost.median:,.0f}", PROMISES.get(one.servers, "")))
-    return table(("server", "messages a CPU second", "acknowledged means"), rows)
+def beside_peers(plan: Sequence[Scenario], results: Results) -> tuple[Row, list[Row]]:
+    """Head and rows: what a CPU second of each server moves by the kind of load, ours over it, and what its acknowledgement
+    promises a sender."""
+    moved = per_cpu_s(plan, results)
+    loads = tuple(dict.fromkeys(load for _, load in moved))
+    head, rows = ["messages a CPU second"], list[Row]()
+    for load in loads:
+        head += [load.replace("_", " "), *(f"{ours} ×" for ours in OURS)]
+    for servers in dict.fromkeys(servers for servers, _ in moved):
+        cells: list[str] = []
+        for load in loads:
+            theirs = moved.get((servers, load))
+            cells.append(f"{theirs:,.0f}" if theirs else "")
+            over = (moved.get((ours, load)) if theirs and servers in PEER_SERVERS else None for ours in OURS)
+            cells += [f"{ours / theirs:.2f}" if ours and theirs else "" for ours in over]
+        rows.append((servers, *cells, PROMISES.get(servers, "")))
+    return (*head, "acknowledged means"), rows
 
 
 def _throughput_table(chosen: Sequence[Scenario], plan: Sequence[Scenario], results: Results) -> str:

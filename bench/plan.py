@@ -10,7 +10,7 @@ from bench.transports import Transport
 Work = Literal["throughput", "latency", "offline", "laden", "logins", "idle", "amqp_throughput", "amqp_latency"]
 Servers = Literal[
     "relay", "embedded", "embedded-tls", "cluster", "cluster-tls", "cluster-everysec", "cluster-classic",
-    "mosquitto", "nats", "socketio",
+    "mosquitto", "nats", "ejabberd", "prosody", "rabbitmq-mqtt", "socketio",
 ]  # fmt: skip
 
 WARMUP_S: Final = 2.0
@@ -38,7 +38,7 @@ class Scenario:
 
 # Servers that run at the same time, so that repeats of their scenarios can be interleaved; the others stay idle.
 TOGETHER: Final[tuple[tuple[Servers, ...], ...]] = (
-    ("relay", "embedded", "cluster", "mosquitto", "nats", "socketio"),
+    ("relay", "embedded", "cluster", "mosquitto", "nats", "ejabberd", "prosody", "rabbitmq-mqtt", "socketio"),
     ("embedded-tls", "cluster-tls"),
     ("cluster-everysec",),
     ("cluster-classic",),
@@ -135,9 +135,12 @@ PROMISES: Final[dict[Servers, str]] = {
     "cluster-classic": "in a classic queue: written, not fsynced",
     "mosquitto": "in memory, saved every 30 minutes",
     "nats": "written to a file, not fsynced for each message",
+    "ejabberd": "handled: in the receiver's session in memory, or on disk without fsync",
+    "prosody": "handled: in the receiver's session in memory, or in a file without fsync",
+    "rabbitmq-mqtt": "fsynced in a durable classic queue",
     "socketio": "published to Redis, not stored",
 }
-PEER_SERVERS: Final[tuple[Servers, ...]] = ("mosquitto", "nats", "socketio")
+PEER_SERVERS: Final[tuple[Servers, ...]] = ("mosquitto", "nats", "ejabberd", "prosody", "rabbitmq-mqtt", "socketio")
 PEERS: Final = tuple(
     scenario
     for servers in (*_WITH_FLOOR, *PEER_SERVERS)

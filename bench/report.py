@@ -12,13 +12,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.figures import spread
+from bench.figures import RATIOS, spread
+from bench.output import beside_peers
+from bench.plan import PEER_SERVERS, Scenario
 
 PERCENTILES: Final = ("p50", "p90", "p99", "p99_9", "max")
 SWARM: Final = "swarm"
 COLOURS: Final = {
     "chatd": "#2166ac", "chatd1": "#2166ac", "chatd2": "#67a9cf", "brokerd1": "#1b7837", "redis": "#b2182b",
-    "rabbitmq": "#ef8a62", "relay": "#777777", "mosquitto": "#762a83", "nats": "#9970ab", "ejabberd": "#c2a5cf",
+    "rabbitmq": "#ef8a62", "relay": "#777777", "mosquitto": "#762a83", "nats": "#9970ab", "ejabberd": "#c51b7d",
+    "prosody": "#e9a3c9", "rabbitmq-mqtt": "#b35806", "socketio1": "#01665e", "socketio2": "#5ab4ac",
 }  # fmt: skip
 STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1c1c1c; background: #fff }
@@ -40,14 +43,27 @@ def page(run: Mapping[str, Any]) -> str:
         "<h2>Figures</h2>"
         + _table(("figure", "median"), [(name, _shown(value)) for name, value in run["figures"].items()]),
     ]
-    if run["ratios"]:
-        rows = [(name, f"{value:g}") for name, value in run["ratios"].items()]
+    rows = [(name, f"{value:g}") for name, value in run["ratios"].items() if name in RATIOS]
+    if rows:
         parts.append("<h2>Ratios to the floors</h2>" + _table(("ratio", ""), rows))
+    parts += _beside(run)
     for title, note, draw, chosen in _plots(run["scenarios"]):
         if chosen:
             parts.append(f"<h2>{title}</h2><p class='note'>{note}</p><figure>{_svg(draw, chosen)}</figure>")
     parts.append("<h2>Every scenario</h2>" + _scenario_table(run["scenarios"]))
     return "\n".join(parts) + "</html>\n"
+
+
+def _beside(run: Mapping[str, Any]) -> list[str]:
+    """Ours beside peers, where there are any."""
+    plan = [Scenario(**one["plan"]) for one in run["scenarios"]]
+    left_out = run["settings"].get("left_out", {})
+    parts = [f"<p class='note'>Left out: {html.escape(f'{name}: {reason}')}</p>" for name, reason in left_out.items()]
+    if any(one.servers in PEER_SERVERS for one in plan):
+        head, rows = beside_peers(plan, {one["name"]: one["repeats"] for one in run["scenarios"]})
+        says = "Messages for a CPU second of all server processes; × is how many of them ours moves for each of that server's."
+        parts = ["<h2>Ours beside peers</h2>", f"<p class='note'>{says}</p>", _table(head, rows), *parts]
+    return parts
 
 
 def _where(run: Mapping[str, Any]) -> str:
@@ -122,11 +138,17 @@ def _throughput(axes: Axes, scenarios: Scenarios) -> None:
     told = [(one["name"], found) for one in reversed(scenarios) if (found := spread(one["repeats"], "delivered_per_s"))]
     values = [found.median for _, found in told]
     ends = [[found.median - found.low for _, found in told], [found.high - found.median for _, found in told]]
-    colours = ["#bbbbbb" if name.startswith(("relay", "amqp")) else "#2166ac" for name, _ in told]
+    colours = [_bar_colour(name) for name, _ in told]
     bars = axes.barh([name for name, _ in told], values, xerr=ends, color=colours, capsize=2)
     axes.bar_label(bars, labels=[f" {value:,.0f}" for value in values], fontsize=8)
     axes.margins(x=0.15)
     axes.set_xlabel("delivered a second")
+
+
+def _bar_colour(name: str) -> str:
+    if name in PEER_SERVERS:
+        return COLOURS.get(name, COLOURS["socketio1"])
+    return "#bbbbbb" if name.startswith(("relay", "amqp")) else "#2166ac"
 
 
 def _latency(axes: Axes, scenarios: Scenarios) -> None:

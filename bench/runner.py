@@ -18,6 +18,7 @@ from tqdm import tqdm
 from bench import amqp, latency, logins, offline, throughput
 from bench.crowd import Target
 from bench.machine import held_awake, pin
+from bench.peers.packages import Missing
 from bench.plan import TOGETHER, Scenario, Servers
 from bench.targets import opened
 
@@ -26,6 +27,9 @@ START_S: Final = {
     "embedded": 1.5,
     "mosquitto": 0.5,
     "nats": 0.5,
+    "ejabberd": 2.0,
+    "prosody": 1.0,
+    "socketio": 3.0,
 }  # about; the others have a RabbitMQ to start
 CLUSTER_START_S: Final = 12.0
 OVERHEAD_S: Final = 1.5  # of one scenario: logins, drain
@@ -41,7 +45,8 @@ _WORKS: Final = {
 
 
 class Runner:
-    """`run` gives each scenario's results, one a repeat, by its name."""
+    """`run` gives each scenario's results, one a repeat, by its name. `left_out` then tells which servers are not to be had on
+    this machine, and why; their scenarios have no results."""
 
     def __init__(
         self, plan: Sequence[Scenario], repeats: int, folder: Path, *, may_hold: bool = True, pinned: bool = False
@@ -57,6 +62,7 @@ class Runner:
         self._count = 0
         self._progress: Progress
         self.results: dict[str, list[Result]] = {scenario.name: [] for scenario in plan}
+        self.left_out: dict[Servers, str] = {}
 
     def run(self) -> dict[str, list[Result]]:
         """Blocks. A scenario that fails has the reason in its "errors", and the others go on."""
@@ -68,14 +74,16 @@ class Runner:
     def _run_group(self, plan: Sequence[Scenario]) -> None:
         with ExitStack() as stack:
             targets: dict[Servers, Target] = {}
-            for scenario in plan:
-                if scenario.servers not in targets and not scenario.fresh:
-                    self._progress.tell(f"starting {scenario.servers}")
-                    targets[scenario.servers] = stack.enter_context(opened(scenario.servers, self._folder))
-                    self._progress.spent(_start_s(scenario.servers))
+            for servers in dict.fromkeys(scenario.servers for scenario in plan if not scenario.fresh):
+                self._progress.tell(f"starting {servers}")
+                try:
+                    targets[servers] = stack.enter_context(opened(servers, self._folder))
+                except Missing as reason:
+                    self.left_out[servers] = str(reason)
+                self._progress.spent(_start_s(servers))
             for _ in range(self._repeats):
                 for scenario in plan:
-                    if not scenario.fresh:
+                    if scenario.servers in targets and not scenario.fresh:
                         self._run_one(scenario, targets[scenario.servers])
         for _ in range(self._repeats):
             for scenario in plan:

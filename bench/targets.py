@@ -14,8 +14,10 @@ from typing import Final
 
 from bench.cluster import Cluster
 from bench.crowd import Target
-from bench.peers.mqtt import mosquitto
+from bench.peers.ejabberd import ejabberd
+from bench.peers.mqtt import mosquitto, rabbitmq_mqtt
 from bench.peers.nats import nats
+from bench.peers.prosody import prosody
 from bench.peers.socketio import socketio_servers
 from bench.plan import Servers
 from bench.processes import Chatd, end_with_parent
@@ -31,7 +33,14 @@ _LIMITS: Final = {
     "CHATD_LIMITS_CONNECTIONS_PER_ADDRESS_MAX": str(SESSIONS_MAX),
 }
 _CLASSIC: Final = ("bench.inside.classic_chatd", "bench.inside.classic_brokerd")
-_PEERS: Final = {"mosquitto": mosquitto, "nats": nats, "socketio": socketio_servers}
+OPENS_PEER: Final = {
+    "mosquitto": mosquitto,
+    "nats": nats,
+    "ejabberd": ejabberd,
+    "prosody": prosody,
+    "rabbitmq-mqtt": rabbitmq_mqtt,
+    "socketio": socketio_servers,
+}
 
 
 @contextmanager
@@ -43,8 +52,8 @@ def opened(servers: Servers, folder: Path, *, nodes: int = NODES, brokers: int =
         if servers == "relay":
             with _relay() as target:
                 yield target
-        elif servers in _PEERS:
-            with _PEERS[servers](home) as target:
+        elif servers in OPENS_PEER:
+            with OPENS_PEER[servers](home) as target:
                 yield target
         elif servers in ("embedded", "embedded-tls"):
             with _embedded(home, servers.endswith("-tls")) as target:

@@ -1,23 +1,23 @@
-"""mosquitto: MQTT 3.1.1, QoS 1 both ways, persistent sessions. Its PUBACK says that it has the message in memory."""
+"""mosquitto, and RabbitMQ's own MQTT plugin: MQTT 3.1.1, QoS 1 both ways, persistent sessions. mosquitto's PUBACK says that it has
+the message in memory, RabbitMQ's that it was fsynced."""
 
 from __future__ import annotations
 
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from bench.crowd import Target
-from bench.peers.packages import program
+from bench.peers.packages import Missing, program
+from bench.peers.running import running
 from bench.peers.shape import COUNTER, Receiving, Sending, pairs_of
-from bench.processes import end_with_parent
+from bench.rabbit_server import PROGRAMS, RabbitServer
 from bench.servers import free_port
 from bench.transports import Door
 from bench.waiting import wait_port
 
-PROMISE: Final = "in memory, saved every 30 minutes"
 IN_FLIGHT_MAX: Final = 1000
 PACKET_IDS: Final = 65_535
 _CONNACK, _PUBLISH, _PUBACK, _SUBACK = 2, 3, 4, 9
@@ -34,18 +34,25 @@ def mosquitto(home: Path) -> Iterator[Target]:
         f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {home}/\n"
         f"max_inflight_messages {IN_FLIGHT_MAX}\nmax_queued_messages 100000\nlog_type error\nuser root\n"
     )
-    with subprocess.Popen([found.path, "-c", str(conf)], env=found.env, preexec_fn=end_with_parent) as process:
-        try:
-            wait_port(port)
-            yield Target(
-                [Door(port)],
-                {"mosquitto": process.pid},
-                dict,
-                lambda user: user,
-                pairs=pairs_of(MqttSender, MqttReceiver),
-            )
-        finally:
-            process.terminate()
+    words = [found.path, "-c", str(conf)]
+    with running("mosquitto", words, found.env, home, port, pairs_of(MqttSender, MqttReceiver)) as target:
+        yield target
+
+
+@contextmanager
+def rabbitmq_mqtt(home: Path) -> Iterator[Target]:
+    """A private RabbitMQ with its MQTT plugin. A session that stays has a durable classic queue, of the version that fsyncs
+    before it confirms: the PUBACK comes behind that."""
+    if not (PROGRAMS / "rabbitmq-server").exists():
+        raise Missing("RabbitMQ is not installed: apt-get install rabbitmq-server")
+    port = free_port()
+    conf = (
+        f"mqtt.listeners.tcp.default = 127.0.0.1:{port}\nmqtt.prefetch = {IN_FLIGHT_MAX}\nmqtt.allow_anonymous = true\n"
+    )
+    with RabbitServer(home, conf=conf, plugins="rabbitmq_mqtt") as rabbit:
+        wait_port(port)
+        pairs = pairs_of(MqttSender, MqttReceiver)
+        yield Target([Door(port)], {"rabbitmq-mqtt": rabbit.pid}, dict, lambda user: user, pairs=pairs)
 
 
 def _text(text: str) -> bytes:

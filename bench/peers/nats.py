@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +13,13 @@ from typing import Any, Final
 
 from bench.crowd import Target
 from bench.peers.packages import program
+from bench.peers.running import running
 from bench.peers.shape import COUNTER, Party, Receiving, Sending, pairs_of
-from bench.processes import end_with_parent
-from bench.servers import free_port
-from bench.transports import Door
-from bench.waiting import wait_port
+from bench.servers import ServerFailed, free_port
 
 IN_FLIGHT_MAX: Final = 4000
 STREAM: Final = "BENCH"
+ANSWER_S_MAX: Final = 10.0
 _DELIVERIES: Final = b"2"
 _CONNECT: Final = b'CONNECT {"verbose":false,"pedantic":false,"headers":false}\r\n'
 _STREAM_REQUEST: Final = {"name": STREAM, "subjects": ["m.>"], "retention": "workqueue", "storage": "file"}
@@ -32,14 +31,21 @@ def nats(home: Path) -> Iterator[Target]:
     """A private server."""
     port, found = free_port(), program("nats-server")
     words = [found.path, "--addr", "127.0.0.1", "--port", str(port), "--jetstream", "--store_dir", str(home)]
-    with subprocess.Popen(words, env=found.env, stderr=subprocess.DEVNULL, preexec_fn=end_with_parent) as process:
-        try:
-            wait_port(port)
-            yield Target(
-                [Door(port)], {"nats": process.pid}, dict, lambda user: user, pairs=pairs_of(NatsSender, NatsReceiver)
-            )
-        finally:
-            process.terminate()
+    with running("nats", words, found.env, home, port, pairs_of(NatsSender, NatsReceiver)) as target:
+        _make_stream(port)
+        yield target
+
+
+def _make_stream(port: int) -> None:
+    """Once, before anybody comes: requests for it at the same time refuse each other."""
+    with socket.create_connection(("127.0.0.1", port), ANSWER_S_MAX) as link:
+        link.sendall(_CONNECT + b"SUB made 1\r\n" + _request(f"STREAM.CREATE.{STREAM}", "made", _STREAM_REQUEST))
+        said = b""
+        while b"MSG made " not in said or not said.endswith(b"}\r\n"):
+            part = link.recv(65_536)
+            said += part
+            if not part or b'"error"' in said:
+                raise ServerFailed(f"NATS made no stream: {said.decode()}")
 
 
 def _publish(subject: str, reply: str, payload: bytes) -> bytes:
@@ -109,7 +115,7 @@ class NatsSender(_Line, Sending):
 
 
 class NatsReceiver(_Line, Receiving):
-    """Makes the stream (the first one does) and its own durable consumer; acknowledges every message."""
+    """Makes its own durable consumer; acknowledges every message."""
 
     def __init__(self, user: str) -> None:
         super().__init__(user)
@@ -124,7 +130,6 @@ class NatsReceiver(_Line, Receiving):
         create = {"stream_name": STREAM, "config": consumer}
         self.transport.write(
             _CONNECT + f"SUB {inbox}.* 1\r\nSUB _D.{user} 2\r\n".encode()
-            + _request(f"STREAM.CREATE.{STREAM}", f"{inbox}.stream", _STREAM_REQUEST)
             + _request(f"CONSUMER.DURABLE.CREATE.{STREAM}.{user}", f"{inbox}.consumer", create)
         )  # fmt: skip
 
@@ -134,8 +139,7 @@ class NatsReceiver(_Line, Receiving):
             self.came(data, at)
             return
         self.answer(data[at:stop])
-        if subject.endswith(b".consumer"):
-            self.welcome()
+        self.welcome()
 
     def turn(self) -> None:
         if self._acks:

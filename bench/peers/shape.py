@@ -77,9 +77,12 @@ class Sending(Party):
     """Keeps `window` messages unacknowledged. A subclass has `pack(number)`, and calls `took(number)` for each that the
     server acknowledged."""
 
+    behind: bytes = b""  # what follows the messages of one write
+
     def __init__(self, user: str, to: str, payload_bytes: int, window: int) -> None:
         super().__init__(user)
         self.to = to
+        self.payload_bytes = payload_bytes
         self.pad = bytes(payload_bytes - COUNTER.size)
         self.is_sending = False
         self.sent = 0
@@ -105,7 +108,8 @@ class Sending(Party):
     def send(self, count: int) -> None:
         """`count` messages in one write."""
         first, self.sent = self.sent, self.sent + count
-        self.transport.write(b"".join([self.pack(number) for number in range(first, self.sent)]))
+        packed = [self.pack(number) for number in range(first, self.sent)]
+        self.transport.write(b"".join((*packed, self.behind)))
 
     def send_at(self, meant_s: float) -> None:
         """One message that should have left at `meant_s`."""
@@ -122,7 +126,7 @@ class Sending(Party):
 
 
 class Receiving(Party):
-    """Checks every counter: once, in order. A subclass calls `came(payload)` and acknowledges in `turn`."""
+    """Checks every counter: once, in order. A subclass calls `came` or `note`, and acknowledges in `turn`."""
 
     def __init__(self, user: str) -> None:
         super().__init__(user)
@@ -134,7 +138,10 @@ class Receiving(Party):
 
     def came(self, data: bytes, at: int) -> None:
         """A message whose payload begins at data[at]."""
-        (number,) = COUNTER.unpack_from(data, at)
+        self.note(COUNTER.unpack_from(data, at)[0])
+
+    def note(self, number: int) -> None:
+        """A message with this counter."""
         if number < self._next:
             self.duplicates += 1
             return

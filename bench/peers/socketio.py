@@ -5,6 +5,7 @@ The client is by hand, so that it costs little: engine.io's text frames with a b
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.crowd import Target
+from bench.peers.packages import Missing
 from bench.peers.shape import COUNTER, Party, Receiving, Sending, pairs_of
 from bench.processes import end_with_parent
 from bench.servers import RedisServer, free_port
@@ -37,6 +39,9 @@ _UPGRADE: Final = (
 @contextmanager
 def socketio_servers(home: Path) -> Iterator[Target]:
     """The servers, and a private Redis that keeps nothing, as the Redis manager needs nothing kept."""
+    for library in ("socketio", "aiohttp", "redis"):
+        if importlib.util.find_spec(library) is None:
+            raise Missing(f"the library {library} is not installed: pip install -e '.[bench]'")
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(home / "redis", appendfsync="no"))
         pids, doors = {"redis": redis.pid}, []
