@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitNodeInbox, RabbitNodes, Topology
 from brokerd.links.redis import RedisStore
@@ -16,6 +16,10 @@ from brokerd.links.store_identity import RabbitWitness, StoreIdentity
 from brokerd.tracing import HopBuffer, Sample
 from chatd.config import ChatConfig
 from chatd.node import Links
+
+# At 5,000 messages a second on two cores, everything on them, with 8 shards: p50 24 to 9 ms, p99 58 to 19 ms (with 4 ms: 8 and 19;
+# with 8 ms: 17 and 33), 325 to 251 µs of all servers' CPU each. At 1,000 a second there is no pace, and p50 is 2 ms.
+PACE_S: Final = 0.005
 
 
 @asynccontextmanager
@@ -47,8 +51,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
         }
 
     async with asyncio.TaskGroup() as tasks:
-        redis_task, hops_task = tasks.create_task(redis.run()), tasks.create_task(hops.run())
-        watch_task = tasks.create_task(watch.run())
+        redis_task, hops_task, watch_task = (tasks.create_task(it.run()) for it in (redis, hops, watch))
         for link in (publishing, consuming):
             tasks.create_task(link.run())
         yield Links(
@@ -72,6 +75,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             },
             sample=Sample(config.traces.one_in),
             hops=hops,
+            pace_s=PACE_S,
         )
         await publishing.close()
         await consuming.close()

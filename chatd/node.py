@@ -59,6 +59,7 @@ class Links:
     sample: Sample = field(default_factory=lambda: Sample(0))
     hops: HopBuffer | None = None  # None: nothing is traced
     entrance: Entrance | None = None  # of a store that has both the register and the sent_queue
+    pace_s: float = 0.0  # between two posts while much is said, of links that charge for each: see chatd/pace.py
 
 
 def new_node_id(name: str) -> str:
@@ -191,6 +192,7 @@ class Node:
             log=self._log,
             store_fault=links.store_fault,
             entrance=links.entrance,
+            pace_s=links.pace_s,
             tracer=NodeTracer(self.id, links.sample, links.hops or HopBuffer(None, self._log), Switchboard.now_ms),
         )
 

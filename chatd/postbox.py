@@ -1,6 +1,6 @@
 """The postbox: collects the posts of one loop turn by shard and posts each shard's as one batch.
 
-It takes what is ready and never lingers: `flush` runs once a turn. While the queue cannot take more, posts wait here,
+It takes what is ready: `flush` runs once a turn, and at a pace when much is said (chatd/pace.py). While the queue cannot take more, posts wait here,
 bounded; when it stays shut for SHUT_S_MAX the waiting ones are refused with BUSY (nothing is half-accepted) and the gate
 closes, so that sessions refuse at once.
 """
@@ -174,8 +174,9 @@ class Postbox:
 
     # --- out
 
-    def flush(self) -> None:
-        """Post what waits, as far as the queue takes it."""
+    def flush(self) -> int:
+        """Post what waits, as far as the queue takes it. How many posts left."""
+        before = self.posted
         for shard, pile in enumerate(self._piles):
             acks = self._acks[shard]
             if acks and (pile.posts or shard in self._due) and self._inbound.is_ready:
@@ -185,6 +186,7 @@ class Postbox:
                     self._put(user, AckPost(PostKind.ACK, user, device, seq, generation), 0, None)
             while pile.posts and self._inbound.is_ready:
                 self._post_pile(shard, pile)
+        return self.posted - before
 
     def _post_pile(self, shard: int, pile: _Pile) -> None:
         posts, tickets, size = pile.posts, pile.tickets, pile.size

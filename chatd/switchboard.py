@@ -34,6 +34,7 @@ from chatd.entrance import InTurn
 from chatd.feed import PAGE_BYTES_MAX
 from chatd.line import Line
 from chatd.logins import Logins
+from chatd.pace import Pace
 from chatd.ports import Accounts, Wire
 from chatd.postbox import Postbox
 from chatd.roster import Roster
@@ -93,9 +94,10 @@ class Switchboard:
         store_fault: Callable[[], str] = lambda: "",
         tracer: NodeTracer | None = None,
         entrance: Entrance | None = None,
+        pace_s: float = 0.0,
     ) -> None:
-        """`store_fault()` says what became of the store that was known, while another stands in its place. `entrance` is for
-        a store that has both the register and the sent_queue."""
+        """`store_fault()` says what became of the store that was known, while another stands in its place. `entrance`: of a
+        store that has register and sent_queue. `pace_s`: see chatd/pace.py, with one message for each shard."""
         self.node = node
         self.store_fault = store_fault
         self.take_over(limits, outbox_bytes_max, connections_max)
@@ -117,12 +119,12 @@ class Switchboard:
         self._reads = asyncio.Semaphore(READS_MAX)
         self._dirty: set[Line] = set()
         self._pinged: list[Line] = []
-        self._is_aging = False  # ACKs wait in the postbox, and a timer is on its way for them
         self._stalled: set[Line] = set()  # whose read failed: the store is down
         self._acked: dict[tuple[str, str, bytes], int] = {}  # while the store is full; for ACK_WAIT_S at most
-        self._woken = False
         self._ids = itertools.count(1)
-        self._is_braking = False  # a timer is on its way for the next slot
+        self._pace = Pace(pace_s, shards)
+        # something is on its way: for ACKs that wait in the postbox, the next flush, the brake's next slot, the end of the turn
+        self._is_aging = self._is_pacing = self._is_braking = self._woken = False
         self._perform: dict[type, Callable[[Line, Any], None]] = {
             PostEntry: self.postbox.post,
             Acknowledge: self._acknowledge,
@@ -207,7 +209,7 @@ class Switchboard:
 
     def _end_turn(self) -> None:
         self._woken = False
-        self.postbox.flush()
+        self._flush()
         if self._pinged:
             lines, self._pinged = self._pinged[:PING_USERS_MAX], self._pinged[PING_USERS_MAX:]
             self.spawn(self.logins.look_up(lines))
@@ -215,6 +217,19 @@ class Switchboard:
             dirty, self._dirty = self._dirty, set()
             for line in dirty:
                 self._write(line)
+
+    def _flush(self) -> None:
+        wait_s = self._pace.wait_s(self.now_s())
+        if wait_s == 0.0:
+            if posts := self.postbox.flush():
+                self._pace.took(posts, self.now_s())
+        elif not self._is_pacing:
+            self._is_pacing = True
+            self._loop.call_later(wait_s, self._flush_late)
+
+    def _flush_late(self) -> None:
+        self._is_pacing = False
+        self.wake()
 
     def _write(self, line: Line) -> None:
         chunks = line.session.conn.bytes_to_send()

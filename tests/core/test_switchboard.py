@@ -16,6 +16,7 @@ from protocol.wire import Limits
 from tests.core.back_room import until
 from tests.core.node_room import SHARDS, NodeRoom, Peer, framed, node_room
 from tests.core.peers import deliver, hello
+from tests.test_memory_links import turn
 
 
 @pytest.fixture
@@ -44,6 +45,33 @@ async def test_a_message_is_accepted_when_the_queue_is_done_with_it(room: NodeRo
     deliveries[0].done()
     await until(lambda: bool(ann.wire.written))
     assert ann.heard() == [Accepted(2, 0, (1, 2))]
+
+
+async def test_what_is_said_while_there_is_a_pace_leaves_together_at_its_time(
+    room: NodeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliveries = await taken(room)
+    ann, bob = await room.log_in(), await room.log_in("bob")
+    told: list[tuple[int, bool]] = []
+    is_over = False
+
+    class Paced:
+        def wait_s(self, now_s: float) -> float:
+            return 0.0 if is_over else 0.01
+
+        def took(self, items: int, now_s: float) -> None:
+            told.append((items, is_over))
+
+    monkeypatch.setattr(room.board, "_pace", Paced())
+    ann.say(Send(1, 0, "cat", b"", None))
+    await turn(3)
+    bob.say(Send(1, 0, "cat", b"", None))
+    await turn(3)
+    assert deliveries == []
+    is_over = True
+    await until(lambda: bool(deliveries))
+    assert told == [(2, True)]
+    assert [len(unpack_posts(it.body)[1]) for it in deliveries] == [2]
 
 
 async def test_an_acknowledgement_leaves_by_itself_soon(room: NodeRoom) -> None:
