@@ -13,12 +13,16 @@ from protocol.wire import Type
 class Side(Enum):
     """Who speaks."""
 
+    __hash__ = object.__hash__  # a member is single; Enum's own is a function in Python, and every frame asks
+
     CLIENT = "client"
     SERVER = "server"
 
 
 class State(Enum):
     """Where a connection is between its first and its last byte."""
+
+    __hash__ = object.__hash__  # as above
 
     PREFACE = "preface"  # the client's 8 bytes are not complete
     GREETING = "greeting"  # HELLO is awaited

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 CHUNK_BYTES = 65_536
 
@@ -60,7 +60,8 @@ class TcpProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in (*(writer for link in self._links for writer in link), *self._kept):
-            writer.transport.abort()
+            with suppress(AttributeError):  # asyncio's TLS up to 3.11.4, of a connection that is gone
+                writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_server, server = await asyncio.open_connection("127.0.0.1", self._target_port)

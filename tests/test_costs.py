@@ -28,13 +28,18 @@ from bench.swarm import Receiver, Sender
 from bench.targets import redis_commands
 from bench.tokens import Mint
 from bench.transports import Door
+from brokerd.links.sqlite_ledger import Ledger
+from brokerd.links.sqlite_moves import Bounds, acknowledge, append, open_device
+from brokerd.links.sqlite_schema import open_store
+from brokerd.ports import Ack, Append, Entry
+from protocol.wire import Type
 
 # stage: bytecode instructions a message, memory blocks a message that are held behind the stage
 STAGE_COSTS = {
-    "decode": (390, 4.0),
-    "decide": (290, 5.2),
+    "decode": (210, 4.0),
+    "decide": (205, 5.2),
     "pack": (1, 0.1),
-    "plan": (125, 5.7),
+    "plan": (90, 5.7),
     "route": (60, 0.3),
     "deliver": (7, 0.3),
     "accept": (10, 0.3),
@@ -58,6 +63,34 @@ def test_a_stage_of_the_walk_takes_no_more_instructions_and_blocks_a_message_tha
     blocks = min(held(stage.run, stage.prepare(round_)) for round_ in (4, 5, 6))
     assert instructions / MESSAGES <= instructions_max
     assert blocks / MESSAGES <= blocks_max
+
+
+@pytest.mark.parametrize(("users", "statements_max"), [(1, 8), (16, 8), (64, 8)])
+def test_the_embedded_store_runs_as_many_statements_for_many_messages_as_for_one(
+    users: int, statements_max: int, tmp_path: Path
+) -> None:
+    connection = open_store(tmp_path / "store")
+    ledger, bounds = Ledger(connection), Bounds(10_000, 1 << 30)
+    names = [f"user{number}" for number in range(users)]
+
+    def commit(cid: int) -> None:
+        ledger.begin(writes=True)
+        entries = [Entry(b"o" * 8, cid, int(Type.DELIVER), 0, 1 << 50, b"body")]
+        append(ledger, [Append(name, entries) for name in names], bounds, 1)
+        acknowledge(ledger, [Ack(name, "phone", cid - 1, 0, b"") for name in names], 1)
+        ledger.commit()
+
+    ledger.begin(writes=True)
+    for name in names:
+        open_device(ledger, name, "phone", b"g" * 8, 1 << 50, 1)
+    ledger.commit()
+    commit(1)
+    ran: list[str] = []
+    connection.set_trace_callback(ran.append)
+    commit(2)
+    connection.close()
+    # BEGIN, is it still our cache, entries, trims, cursors, origins, heads, COMMIT
+    assert len(ran) <= statements_max, "\n".join(it[:80] for it in ran)
 
 
 # --- whole servers, loaded by one pair in bursts ---------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from brokerd.links.host_list import split_url
+
 ALLOWED: Final = "amqp://[user:password@]host[:port][,host[:port]…][/vhost] or amqps://…"
 HOSTS_MAX: Final = 32
 
@@ -12,8 +14,8 @@ HOSTS_MAX: Final = 32
 def rabbit_urls(url: str) -> tuple[str, ...]:
     """The address of each host, in the order of the list. Raises ValueError that never shows the password."""
     try:
-        parts = urlsplit(url)
-        login, at, hosts = parts.netloc.rpartition("@")
+        parts, place = split_url(url)
+        login, at, hosts = place.rpartition("@")
         urls = tuple(urlunsplit(parts._replace(netloc=login + at + host.strip())) for host in hosts.split(","))
         if parts.scheme in ("amqp", "amqps") and len(urls) <= HOSTS_MAX and all(map(_is_one, urls)):
             return urls

@@ -13,6 +13,8 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from brokerd.links.host_list import split_url
+
 ALLOWED = (
     "redis://[user:password@]host[:port][/db], unix://[user:password@]/path[?db=n] or "
     "redis+sentinel://[user:password@]host[:port][,host[:port]…]/name[/db][?sentinel_password=…]; "
@@ -57,9 +59,10 @@ class RedisUrl:
     def parse(cls, url: str) -> RedisUrl:
         """Raises ValueError that says what is allowed, and never shows the password."""
         try:
-            parts = urlsplit(url)
+            parts, place = split_url(url)
             if parts.scheme in ("redis+sentinel", "rediss+sentinel"):
-                return _with_sentinels(parts)
+                return _with_sentinels(parts, place)
+            parts = urlsplit(url)
             user = unquote(parts.username) if parts.username else None
             password = unquote(parts.password) if parts.password is not None else None
             query = _query(parts)
@@ -84,9 +87,9 @@ def _query(parts: SplitResult) -> dict[str, list[str | None]]:
     return found
 
 
-def _with_sentinels(parts: SplitResult) -> RedisUrl:
+def _with_sentinels(parts: SplitResult, place: str) -> RedisUrl:
     """Raises ValueError, which may quote secrets."""
-    login, _, hosts = parts.netloc.rpartition("@")
+    login, _, hosts = place.rpartition("@")
     user, has_password, password = login.partition(":")
     name, _, db = parts.path.removeprefix("/").partition("/")
     query, has_tls = _query(parts), parts.scheme.startswith("rediss")
