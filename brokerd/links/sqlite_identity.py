@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from brokerd.links.sqlite_schema import EPOCH_NEXT
 from brokerd.ports import LinkDown, StoreChanged
 from protocol.wire import GENERATION_BYTES
 
@@ -60,6 +61,8 @@ class SqliteIdentity:
                 connection.execute("BEGIN IMMEDIATE")
                 if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'users'").fetchone():
                     connection.execute(f"UPDATE users SET generation = randomblob({GENERATION_BYTES})")
+                if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'epoch'").fetchone():
+                    connection.execute(EPOCH_NEXT)
                 connection.execute(f"PRAGMA application_id = {number}")
             _write_durably(self._note, f"{number}\n")
         except (OSError, sqlite3.Error) as fault:

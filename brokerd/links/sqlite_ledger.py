@@ -1,113 +1,216 @@
-"""One transaction at a time on the sent_queue's file: cached states, and the rows that are to be written with them.
+"""The sent_queue's file as it is held in mind: the states of its users, and the commits that are in its journal only.
 
-Changes gather in memory while the calls of a group run and go to the file in a few statements when the group ends;
-whoever reads entries in between calls `flush` first. Lives in the writer's thread alone.
+What a message does (an append, an ACK) is decided on states in memory, and committed as one row of the journal: one
+statement, one sync, however many users it is about. Most messages are acknowledged moments later, so most are never
+written anywhere else. When the journal is long enough, or somebody needs the tables (`begin` for writing), what is left
+of it is folded into them. The file is therefore tables plus journal, and whoever opens it, after a crash or beside us
+(chatctl), reads both. Lives in the writer's thread alone.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
 from brokerd.links import sqlite_schema as sql
-from brokerd.links.sqlite_state import Device, Origin, UserState
+from brokerd.links.sqlite_journal import Changes, origin_rows, unpacked
+from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
 
 USERS_CACHED_MAX: Final = 10_000  # about 4 KiB each with a full set of origins
 ORIGINS_CACHED_MAX: Final = 16  # a user; the senders that write to somebody at one time are few
+# The journal is folded behind the commit that takes it over one of these: its entries are in memory, and a start reads it.
+JOURNAL_BYTES_MAX: Final = 4 * 1024 * 1024
+UNFOLDED_USERS_MAX: Final = 5_000
 
 
 class Ledger:
-    """The states of users, written through to `connection`. begin, then calls, then commit; rollback when one raised."""
+    """The states of users, on `connection`.
+
+    Either `be_current`, calls that append or acknowledge, `journal`; or begin, any calls, commit. rollback when one raised.
+    """
 
     def __init__(self, connection: sqlite3.Connection, users_cached_max: int = USERS_CACHED_MAX) -> None:
         self.connection = connection
         self._users_cached_max = users_cached_max
         self._states: OrderedDict[str, UserState] = OrderedDict()
-        self._foreign_version: int | None = None  # changes when another process committed
+        self._version: tuple[int, int] | None = None  # epoch and end of the journal, of which the states are
         self._touched: dict[str, UserState] = {}
-        self.entry_rows: list[tuple[int, int, int, int, int, bytes]] = []
-        self._trims: dict[int, int] = {}
-        self._moved: dict[int, UserState] = {}
-        self._devices: dict[tuple[int, str], Device] = {}
-        self.origins_moved: dict[tuple[int, bytes], Origin] = {}
-        self.origins_new: dict[tuple[int, bytes], Origin] = {}
+        self._group = Changes()  # since the last commit
+        self._unfolded = Changes()  # in the journal
+        self._journal_bytes = 0
+        self._is_writing = False
+        self._rows_changed = 0
+        self.entry_rows = self._group.entries
+        self.origins_moved = self._group.origins_moved
+        self.origins_new = self._group.origins_new
+
+    # --- commits to the journal
+
+    def be_current(self) -> None:
+        """Know the states behind the file, once; what others changed since is for `journal` to find."""
+        if self._version is None:
+            self.begin(writes=False)
+            self.commit()
+
+    def journal(self) -> bool:
+        """Commit; when this returns True it is on the disk. Nothing to write costs no sync.
+
+        False: another process changed the file, nothing was committed, and the calls have to be made again.
+        """
+        assert self._version is not None
+        epoch, last = self._version
+        if self._group.users:
+            packed = self._group.packed()
+            is_done = self.connection.execute(sql.JOURNAL_ADD, (last + 1, packed, epoch)).rowcount == 1
+            self._journal_bytes += len(packed)
+            last += 1
+        else:
+            is_done = self._version == self._read_version()
+        if not is_done:
+            self.rollback()
+            return False
+        self._version = epoch, last
+        self._unfolded.absorb(self._group)
+        self._group.clear()
+        self._evict()
+        return True
+
+    @property
+    def is_fold_due(self) -> bool:
+        """Whether it is time for an empty transaction that writes."""
+        return self._journal_bytes > JOURNAL_BYTES_MAX or len(self._unfolded.users) > UNFOLDED_USERS_MAX
 
     # --- transactions
 
     def begin(self, *, writes: bool) -> None:
-        """Begin, and forget all when another process (chatctl) changed the file since the last time."""
+        """Begin, on the states that are those of the file; for writing, fold what is in the journal."""
         self.connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-        (version,) = self.connection.execute("PRAGMA data_version").fetchone()
-        if version != self._foreign_version:
-            self._states.clear()
-            self._foreign_version = version
+        self._is_writing = writes
+        version = self._read_version()
+        if version != self._version:
+            self._forget()
+            self._read_journal()
+            self._version = version
+        self._rows_changed = self.connection.total_changes
+        if writes:
+            self.fold()
 
     def commit(self) -> None:
         """Write what gathered; when this returns it is on the disk. Nothing to write costs no sync."""
-        self.flush()
+        assert self._version is not None
+        epoch, _ = version = self._version
+        if self._is_writing:
+            self.fold()
+            if self.connection.total_changes != self._rows_changed:
+                self.connection.execute(sql.EPOCH_NEXT)
+                version = epoch + 1, 0
         self.connection.execute("COMMIT")
+        self._version = version
         self._evict()
-        self._touched.clear()
 
     def rollback(self) -> None:
-        """Undo the transaction, and drop the states it touched: they ran ahead of the file."""
-        for user in self._touched:
-            self._states.pop(user, None)
-        self._touched.clear()
-        self._forget_rows()
+        """Undo the transaction, and drop the states: they ran ahead of the file. The next begin reads them again."""
+        self._forget()
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 
-    def flush(self) -> None:
-        """Send the gathered rows to the transaction: entries first, for a trim may concern them."""
-        put = self._put
-        if self.entry_rows:
-            put(sql.ENTRY_ADD, self.entry_rows)
-        if self._trims:
-            put(sql.ENTRIES_TRIM, list(self._trims.items()))
-        if self._devices:
-            put(sql.DEVICE_PUT, [
-                (uid, name, place.cursor, place.seen_ms, place.reason, place.trouble_ms, place.attempts)
-                for (uid, name), place in self._devices.items()
-            ])  # fmt: skip
-        if self.origins_new:
-            put(sql.ORIGIN_PUT, [(*it.packed(), *key, it.day) for key, it in self.origins_new.items()])
-        if self.origins_moved:
-            put(sql.ORIGIN_MOVE, [(*it.packed(), *key, it.day) for key, it in self.origins_moved.items()])
-        if self._moved:
-            put(sql.USER_PUT, [
-                (it.floor, it.head, it.bytes, it.delivered, it.asked, uid) for uid, it in self._moved.items()
-            ])  # fmt: skip
-        self._forget_rows()
+    def fold(self) -> None:
+        """Send what gathered, and what is in the journal, to the tables, within the transaction.
 
-    def _put(self, statements: Mapping[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
+        Whoever reads entries by himself calls this first.
+        """
+        self._unfolded.absorb(self._group)
+        self._group.clear()
+        if self._unfolded.users:
+            self._fold(self._unfolded)
+            self._unfolded.clear()
+        if self._journal_bytes:
+            self.connection.execute(sql.JOURNAL_EMPTY)
+            self._journal_bytes = 0
+
+    def _fold(self, changes: Changes) -> None:
+        trims: list[tuple[int, int]] = []
+        entries: list[EntryRow] = []
+        for uid, state in changes.users.items():
+            if state.table_floor < min(state.floor, state.table_head):
+                trims.append((uid, state.floor))
+            entries += state.young
+            state.folded()
+        self._put(sql.ENTRIES_TRIM, trims)
+        self._put(sql.ENTRY_ADD, entries)
+        self._put(sql.DEVICE_PUT, changes.device_rows())
+        self._put(sql.ORIGIN_PUT, origin_rows(changes.origins_new))
+        self._put(sql.ORIGIN_MOVE, origin_rows(changes.origins_moved))
+        self._put(sql.USER_PUT, changes.user_rows())
+        self.connection.executemany(sql.USER_DUE, changes.due_rows())
+
+    def _put(self, statements: Mapping[int, str], some: Iterable[Sequence[Any]]) -> None:
         """The rows, in as few runs of a statement as there can be."""
-        at = 0
+        rows, at = list(some), 0
         while left := len(rows) - at:
             count = sql.ROWS_MAX if left >= sql.ROWS_MAX else min(left, sql.ROWS_EXACT)
             self.connection.execute(statements[count], tuple(chain.from_iterable(rows[at : at + count])))
             at += count
 
-    def _forget_rows(self) -> None:
-        self.entry_rows.clear()
-        self._trims.clear()
-        self._devices.clear()
-        self.origins_new.clear()
-        self.origins_moved.clear()
-        self._moved.clear()
+    # --- in step with the file
+
+    def _read_version(self) -> tuple[int, int]:
+        epoch, last = self.connection.execute(sql.JOURNAL_END).fetchone()
+        return epoch, last
+
+    def _forget(self) -> None:
+        self._states.clear()
+        self._touched.clear()
+        self._group.clear()
+        self._unfolded.clear()
+        self._journal_bytes = 0
+        self._version = None
+
+    def _read_journal(self) -> None:
+        """Take up what is in the journal, as if this process had committed it."""
+        unfolded, states = self._unfolded, _StatesByUid(self)
+        for (packed,) in self.connection.execute(sql.JOURNAL_READ).fetchall():
+            self._journal_bytes += len(packed)
+            entries, devices, origins, users, due = unpacked(packed)
+            for *numbers, uid in users:
+                state = unfolded.users[uid] = states[uid]
+                state.floor, state.head, state.bytes, state.delivered, state.asked = numbers
+            for row in entries:
+                states[row[0]].young.append(row)
+            for uid, name, *place in devices:
+                states[uid].devices[name] = unfolded.devices[uid, name] = Device(*place)
+            for high, refused, gaps, uid, key, day in origins:
+                states[uid].origins[key] = unfolded.origins_new[uid, key] = Origin(high, refused, day, gaps)
+            for due_ms, uid in due:
+                states[uid].due_ms = due_ms
+                unfolded.due[uid] = states[uid]
+        for state in states.values():
+            state.trim_young()
 
     def _evict(self) -> None:
-        """Keep the cache within its bounds; only here, where everything in it is written."""
-        while len(self._states) > self._users_cached_max:
-            self._states.popitem(last=False)
+        """Keep the cache within its bounds, but for what is not in the tables yet."""
+        unfolded = self._unfolded
+        surplus = len(self._states) - self._users_cached_max
+        if surplus > 0:
+            for user, state in list(islice(self._states.items(), surplus + len(unfolded.users))):
+                if surplus > 0 and state.uid not in unfolded.users:
+                    del self._states[user]
+                    surplus -= 1
         for state in self._touched.values():
-            surplus = len(state.origins) - ORIGINS_CACHED_MAX
-            if surplus > 0:
-                for origin in list(islice(state.origins, surplus)):
-                    del state.origins[origin]
+            if len(state.origins) > ORIGINS_CACHED_MAX:
+                self._evict_origins(state)
+        self._touched.clear()
+
+    def _evict_origins(self, state: UserState) -> None:
+        surplus = len(state.origins) - ORIGINS_CACHED_MAX
+        for key in list(state.origins):
+            place = state.uid, key
+            if surplus > 0 and place not in self._unfolded.origins_moved and place not in self._unfolded.origins_new:
+                del state.origins[key]
+                surplus -= 1
 
     # --- states
 
@@ -134,7 +237,7 @@ class Ledger:
 
     def delete(self, user: str, state: UserState) -> None:
         """Forget a user with all it has."""
-        self.flush()
+        self.fold()
         for statement in sql.USER_DROP:
             self.connection.execute(statement, (state.uid,))
         self._states.pop(user, None)
@@ -148,16 +251,17 @@ class Ledger:
     # --- changes
 
     def moved(self, state: UserState) -> None:
-        """The numbers of the user changed (all but due_ms)."""
-        self._moved[state.uid] = state
+        """Something of the user changed. To be said of every change: it is what keeps the state in the cache."""
+        self._group.users[state.uid] = state
 
     def device_changed(self, state: UserState, name: str) -> None:
         """The device changed or is new."""
-        self._devices[state.uid, name] = state.devices[name]
+        self._group.devices[state.uid, name] = state.devices[name]
+        self._group.users[state.uid] = state
 
     def device_gone(self, state: UserState, name: str) -> None:
-        """The device is forgotten."""
-        self._devices.pop((state.uid, name), None)
+        """The device is forgotten. Only within a transaction."""
+        self._group.devices.pop((state.uid, name), None)
         del state.devices[name]
         self.connection.execute(sql.DEVICE_DROP, (state.uid, name))
 
@@ -165,7 +269,8 @@ class Ledger:
         """When the user is next due for a sweep. Apart from the rest, so that its index is seldom touched."""
         if due_ms != state.due_ms:
             state.due_ms = due_ms
-            self.connection.execute(sql.USER_DUE, (due_ms, state.uid))
+            self._group.due[state.uid] = state
+            self._group.users[state.uid] = state
 
     def trim(self, state: UserState, floor: int) -> None:
         """Drop all entries up to `floor`; back is no way."""
@@ -175,16 +280,32 @@ class Ledger:
         state.bytes -= size if size is not None else self._bytes_up_to(state, floor)
         state.floor = floor
         state.delivered = max(state.delivered, floor)
-        self._trims[state.uid] = floor
-        self._moved[state.uid] = state
+        state.trim_young()
+        self._group.users[state.uid] = state
 
     def _bytes_up_to(self, state: UserState, floor: int) -> int:
         # asked only behind a start or for a long queue: for each ACK it was 8 % of the CPU of an embedded chatd
-        if self.entry_rows:
-            self.flush()
-        return self.one(sql.ENTRIES_BYTES, (state.uid, floor))
+        size = sum(len(row[-1]) for row in state.young if row[1] <= floor)
+        if state.floor < state.table_head:
+            size += self.one(sql.ENTRIES_BYTES, (state.uid, state.floor, min(floor, state.table_head)))
+        return size
 
     def one(self, statement: str, values: tuple[Any, ...]) -> int:
         """The one number that a query gives."""
         number: int = self.connection.execute(statement, values).fetchone()[0]
         return number
+
+
+class _StatesByUid(dict[int, UserState]):
+    """States as the tables have them, each read when it is first asked for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self._ledger = ledger
+
+    def __missing__(self, uid: int) -> UserState:
+        (user,) = self._ledger.connection.execute(sql.USER_NAME, (uid,)).fetchone()
+        state = self._ledger.state(user)
+        assert state is not None
+        self[uid] = state
+        return state

@@ -6,15 +6,13 @@ import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
+from brokerd.links.sqlite_ledger import Ledger
 from brokerd.links.sqlite_schema import open_store
 from brokerd.links.sqlite_state import Origin
 from brokerd.ports import FULL, LinkDown
 from brokerd.support_ports import Standing
 from protocol.wire import DEVICE_TAG_BYTES
-
-_ORIGIN: Final = "SELECT high, refused, day, gaps FROM origins JOIN users USING (uid) WHERE user = ? AND origin = ?"
 
 
 class SqliteMemory:
@@ -31,9 +29,14 @@ class SqliteMemory:
         places = [(id_, 0), (id_[:DEVICE_TAG_BYTES], int.from_bytes(id_[DEVICE_TAG_BYTES:], "big"))]
         try:
             with closing(open_store(self._path)) as connection:
-                for origin, cid in places:
-                    row = connection.execute(_ORIGIN, (user, origin)).fetchone()
-                    if row is not None and (found := _of(Origin(*row), cid)) is not Standing.NEVER:
+                ledger = Ledger(connection)
+                ledger.begin(writes=False)
+                state = ledger.state(user)
+                if state is None:
+                    return Standing.NEVER
+                for key, cid in places:
+                    origin = state.origins.get(key) or ledger.load_origin(state, key)
+                    if (found := _of(origin, cid)) is not Standing.NEVER:
                         return found
         except (sqlite3.Error, OSError) as fault:
             raise LinkDown(f"{self._path}: {fault}") from fault

@@ -5,7 +5,8 @@ The order of decisions in an append is the contract: a repeat gets its first res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from brokerd.links import sqlite_schema as sql
@@ -54,7 +55,7 @@ def _append_to(ledger: Ledger, item: Append, bounds: Bounds, day: int) -> Saved:
         return Saved((), state.head)
     before = state.head
     results = [_take(ledger, state, entry, bounds, day) for entry in item.entries]
-    if state.head != before:
+    if state.head != before or FULL in results:
         ledger.moved(state)
     return Saved(results, state.head)
 
@@ -85,7 +86,9 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         state.asked = seq
     if expires_ms and (not state.due_ms or expires_ms < state.due_ms):
         ledger.set_due(state, expires_ms)
-    ledger.entry_rows.append((state.uid, seq, type_, flags, expires_ms, body))
+    row = (state.uid, seq, type_, flags, expires_ms, body)
+    ledger.entry_rows.append(row)
+    state.young.append(row)
     return seq
 
 
@@ -100,6 +103,7 @@ def leave_open(ledger: Ledger, user: str, key: bytes, cid: int, now_ms: int) -> 
         origin.high = cid
         origin.day = now_ms // DAY_MS
         ledger.origins_new[state.uid, key] = origin
+        ledger.moved(state)
 
 
 def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
@@ -144,16 +148,25 @@ def _owed(ledger: Ledger, state: UserState, delivered: int, furthest: int) -> li
     owed: list[Owed] = []
     if upto <= delivered:
         return owed
-    if ledger.entry_rows:
-        ledger.flush()
     room = OWED_BYTES_MAX
-    rows = ledger.connection.execute(sql.ENTRIES_OWED, (state.uid, delivered, upto, DELIVER, ASKS, OWED_MAX))
-    for row in rows:
-        owed.append(Owed(*row))
-        room -= len(owed[-1].body)
-        if room <= 0:
+    for item in _asking(ledger, state, delivered, upto):
+        owed.append(item)
+        room -= len(item.body)
+        if room <= 0 or len(owed) == OWED_MAX:
             break
     return owed
+
+
+def _asking(ledger: Ledger, state: UserState, after: int, upto: int) -> Iterator[Owed]:
+    """Entries of (after, upto] whose sender asks for a receipt; of those in the table no more than OWED_MAX."""
+    if after < state.table_head:
+        values = (state.uid, after, min(upto, state.table_head), DELIVER, ASKS, OWED_MAX)
+        yield from map(Owed._make, ledger.connection.execute(sql.ENTRIES_OWED, values))
+    for _, seq, type_, flags, _, body in state.young_after(after):
+        if seq > upto:
+            return
+        if type_ == DELIVER and flags & ASKS:
+            yield Owed(seq, flags, body)
 
 
 def open_device(ledger: Ledger, user: str, device: str, generation: bytes, retention_ms: int, now_ms: int) -> Opened:
@@ -179,15 +192,20 @@ def read(ledger: Ledger, user: str, after: int, count_max: int, bytes_max: int) 
     after = max(after, state.floor)
     entries: list[Stored] = []
     room = bytes_max
-    if after < state.head:
-        for row in ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after, max(count_max, 1))):
-            type_, flags, expires_ms, body = row
-            stored = Stored(type_, flags & ~EXPIRING, expires_ms, body)
-            room -= len(stored.body)
-            if room < 0 and entries:
-                break
-            entries.append(stored)
+    for type_, flags, expires_ms, body in islice(_behind(ledger, state, after), max(count_max, 1)):
+        room -= len(body)
+        if room < 0 and entries:
+            break
+        entries.append(Stored(type_, flags & ~EXPIRING, expires_ms, body))
     return Page(after + 1, entries, state.head)
+
+
+def _behind(ledger: Ledger, state: UserState, after: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Type, flags, expires_ms and body of each entry behind `after`, which is not below the floor."""
+    if after < state.table_head:
+        yield from ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after))
+    for row in state.young_after(after):
+        yield row[2:]
 
 
 def heads(ledger: Ledger, users: Sequence[str]) -> list[int]:

@@ -1,7 +1,8 @@
 """The sent_queue's file: its tables, and how it is opened so that a commit is on the disk.
 
 One file in WAL mode; every commit is fsynced (synchronous=FULL). Entries stand under (user, seq) without a rowid, so that
-a user's backlog lies together and is read in one sweep. All statements of the adapter are in this file.
+a user's backlog lies together and is read in one sweep. What was committed last stands in `journal` and nowhere else (see
+brokerd.links.sqlite_ledger). All statements of the adapter are in this file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 BUSY_MS_MAX: Final = 5_000  # how long another process (chatctl) may hold the file before a call fails
 CHECKPOINT_PAGES: Final = 4096  # the log is copied into the file when it has 16 MiB: a hot page is then written once
 PAGE_CACHE_KIB: Final = 32 * 1024
@@ -64,7 +65,16 @@ CREATE TABLE origins (
 CREATE INDEX origins_day ON origins (day);
 """
 _GAPS: Final = "ALTER TABLE origins ADD COLUMN gaps BLOB NOT NULL DEFAULT x''"  # ranges that never came, as `refused`
-_STEPS: Final = (_TABLES, _GAPS)  # step n brings a file from version n to n + 1
+_JOURNAL: Final = """
+CREATE TABLE journal (
+    id INTEGER PRIMARY KEY,                -- 1, 2, 3 … since it was last empty
+    changes BLOB NOT NULL                  -- of one commit: Changes.packed
+);
+CREATE TABLE epoch (
+    number INTEGER NOT NULL                -- another one whenever the other tables changed
+);
+INSERT INTO epoch VALUES (0)"""
+_STEPS: Final = (_TABLES, _GAPS, _JOURNAL)  # step n brings a file from version n to n + 1
 
 assert len(_STEPS) == SCHEMA_VERSION
 
@@ -80,9 +90,17 @@ def _rows(statement: str, row: str, between: str = ", ") -> dict[int, str]:
     return {count: statement % between.join([row] * count) for count in (*range(1, ROWS_EXACT + 1), ROWS_MAX)}
 
 
+# A commit of its own, of nothing when another process changed the tables (?3 is not the epoch) or the journal (?1 is taken).
+JOURNAL_ADD: Final = "INSERT OR IGNORE INTO journal (id, changes) SELECT ?, ? FROM epoch WHERE number = ?"
+JOURNAL_READ: Final = "SELECT changes FROM journal ORDER BY id"
+JOURNAL_END: Final = "SELECT number, (SELECT COALESCE(MAX(id), 0) FROM journal) FROM epoch"
+JOURNAL_EMPTY: Final = "DELETE FROM journal"
+EPOCH_NEXT: Final = "UPDATE epoch SET number = number + 1"
+
 USER_GET: Final = (
     "SELECT uid, generation, floor, head, bytes, delivered, asked, due_ms FROM users WHERE user = ?"
 )  # fmt: skip
+USER_NAME: Final = "SELECT user FROM users WHERE uid = ?"
 USER_ADD: Final = "INSERT INTO users (user, generation) VALUES (?, ?) RETURNING uid"
 USER_PUT: Final = _rows(
     "UPDATE users SET floor = it.column1, head = it.column2, bytes = it.column3, delivered = it.column4, "
@@ -108,10 +126,10 @@ ORIGINS_PRUNE: Final = (
 )  # fmt: skip
 ENTRY_ADD: Final = _rows("INSERT INTO entries VALUES %s", "(?, ?, ?, ?, ?, ?)")
 ENTRIES_TRIM: Final = _rows("DELETE FROM entries WHERE %s", "uid = ? AND seq <= ?", " OR ")
-ENTRIES_BYTES: Final = "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM entries WHERE uid = ? AND seq <= ? AND type > 0"
-ENTRIES_READ: Final = (
-    "SELECT type, flags, expires_ms, body FROM entries WHERE uid = ? AND seq > ? ORDER BY seq LIMIT ?"
+ENTRIES_BYTES: Final = (
+    "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM entries WHERE uid = ? AND seq > ? AND seq <= ? AND type > 0"
 )  # fmt: skip
+ENTRIES_READ: Final = "SELECT type, flags, expires_ms, body FROM entries WHERE uid = ? AND seq > ? ORDER BY seq"
 ENTRIES_OWED: Final = (
     "SELECT seq, flags, body FROM entries WHERE uid = ? AND seq > ? AND seq <= ? AND type = ? AND flags & ? "
     "ORDER BY seq LIMIT ?"

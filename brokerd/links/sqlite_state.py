@@ -16,6 +16,7 @@ from brokerd.ports import FULL, REPEAT
 REFUSED_RANGES_MAX: Final = 512  # half of wire.UNACCEPTED_MAX: no more can alternate among what a client may resend
 SIZES_MAX: Final = 2048  # entries of a user whose sizes are remembered; beyond it the older half is forgotten
 UNUSED: Final = -1  # `high` of an origin that never sent
+EntryRow = tuple[int, int, int, int, int, bytes]  # of the table `entries`: uid, seq, type, flags, expires_ms, body
 
 
 class Origin:
@@ -85,7 +86,8 @@ class UserState:
     """One user; see the table `users`. Invariant: floor <= delivered <= head and floor <= every trimmed-to cursor."""
 
     __slots__ = (
-        "asked", "bytes", "delivered", "devices", "due_ms", "floor", "generation", "head", "origins", "sizes", "uid",
+        "asked", "bytes", "delivered", "devices", "due_ms", "floor", "generation", "head", "origins", "sizes",
+        "table_floor", "table_head", "uid", "young",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +102,9 @@ class UserState:
         self.delivered = delivered
         self.asked = asked
         self.due_ms = due_ms
+        self.table_floor = floor  # the table has the entries behind this one
+        self.table_head = head  # up to this one,
+        self.young: list[EntryRow] = []  # and these are those behind, up to head
         self.devices: dict[str, Device] = {}
         self.origins: dict[bytes, Origin] = {}
         self.sizes: list[
@@ -124,6 +129,19 @@ class UserState:
         gone = sum(self.sizes[:count])
         del self.sizes[:count]
         return gone if first <= self.floor + 1 else None
+
+    def young_after(self, seq: int) -> list[EntryRow]:
+        """Those of `young` that are behind seq."""
+        return self.young[max(0, seq - self.head + len(self.young)) :]
+
+    def trim_young(self) -> None:
+        """Nothing up to the floor is kept."""
+        del self.young[: max(0, self.floor - self.head + len(self.young))]
+
+    def folded(self) -> None:
+        """The tables have all that is in here."""
+        self.table_floor, self.table_head = self.floor, self.head
+        self.young.clear()
 
     def slowest_cursor(self) -> int:
         """What every known device acknowledged; the floor while none is known, for then nothing may go."""

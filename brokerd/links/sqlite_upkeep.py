@@ -28,7 +28,7 @@ def expired(ledger: Ledger, user: str, now_ms: int, count_max: int) -> list[Owed
         "uid": state.uid, "now_ms": now_ms, "count_max": count_max, "deliver": DELIVER, "asks": ASKS,
         "delivered": state.delivered, "slowest": state.slowest_cursor(), "top": state.furthest_cursor(),
     }  # fmt: skip
-    ledger.flush()
+    ledger.fold()
     found = [Owed(*row) for row in ledger.connection.execute(sql.ENTRIES_EXPIRED, values)]
     marks = [(EXPIRING, state.uid, seq) for seq, flags, _ in found if flags & ASKS and not flags & EXPIRING]
     ledger.connection.executemany(sql.ENTRY_MARK, marks)
@@ -40,7 +40,7 @@ def bury(ledger: Ledger, user: str, seqs: Sequence[int], reason: int) -> None:
     state = ledger.state(user)
     if state is None:
         return
-    ledger.flush()
+    ledger.fold()
     run = ledger.connection.execute
     for seq in seqs:
         row = run(sql.ENTRY_SIZE, (state.uid, seq)).fetchone()

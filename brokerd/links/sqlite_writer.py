@@ -1,7 +1,9 @@
-"""The thread that owns the sent_queue's file, and the group commit: all calls that wait go into one transaction.
+"""The thread that owns the sent_queue's file, and the group commit: all calls that wait go into one.
 
-It takes what is ready and never lingers; one fsync is shared by whoever came while the last one ran. A group that fails
-is tried again call by call, so that one bad call, or a disk with no room for appends, does not fail the others.
+It takes what is ready and never lingers; one fsync is shared by whoever came while the last one ran. Where all of a group
+may, it is committed to the journal, which is one statement: each gives the interpreter away and takes it back, from an event
+loop that has it almost always. A group that fails is tried again in a transaction, and then call by call, so that one bad
+call, or a disk with no room for appends, does not fail the others.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from brokerd.links.sqlite_schema import open_store
 from brokerd.ports import LinkDown
 
 CALLS_WAITING_MAX: Final = 16_384  # beyond it a call fails with LinkDown at once
-GROUP_CALLS_MAX: Final = 1024  # in one transaction
+GROUP_CALLS_MAX: Final = 1024  # in one commit
+JOURNAL_TRIES: Final = 3  # another process changed the file in between: beyond it a transaction shuts it out
 
 # a value that SQLite cannot keep, or that a column may not have
 _MISTAKES: Final = (sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.IntegrityError)
@@ -28,12 +31,14 @@ T = TypeVar("T")
 
 
 class _Call(NamedTuple):
-    """One call: what to run, who waits, whether it writes, and whether a later append may not overtake it."""
+    """One call: what to run, who waits, whether it writes, whether a later append may not overtake it, and whether the
+    journal will do for it: it changes states and adds entries, and does nothing to a table by itself."""
 
     run: Callable[[Ledger], Any]
     future: asyncio.Future[Any]
     writes: bool
     ordered: bool
+    journaled: bool
 
 
 class _Answer(NamedTuple):
@@ -45,9 +50,10 @@ class _Answer(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Transactions that were committed, calls answered well, calls failed."""
+    """Commits (of them `folds`, which only brought the journal to the tables), calls answered well, calls failed."""
 
     commits: int
+    folds: int
     answered: int
     failed: int
 
@@ -61,7 +67,7 @@ class GroupWriter:
         self._thread: threading.Thread | None = None
         self._is_open = False
         self._ledger: Ledger | None = None
-        self._commits = self._answered = self._failed = 0
+        self._commits = self._folds = self._answered = self._failed = 0
         self.trouble = ""  # why the file took no append; "" = the last one was taken
 
     async def start(self) -> None:
@@ -82,7 +88,7 @@ class GroupWriter:
             self._thread = None
 
     def call(
-        self, run: Callable[[Ledger], T], *, writes: bool = True, ordered: bool = False
+        self, run: Callable[[Ledger], T], *, writes: bool = True, ordered: bool = False, journaled: bool = False
     ) -> asyncio.Future[T]:  # fmt: skip
         """Have `run` called in the thread. Raises LinkDown when closed or overrun; the future fails with LinkDown when
         the file did not take it."""
@@ -91,12 +97,12 @@ class GroupWriter:
         if self._calls.qsize() >= CALLS_WAITING_MAX:
             raise LinkDown(f"{CALLS_WAITING_MAX} calls wait for the sent_queue")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._calls.put(_Call(run, future, writes, ordered))
+        self._calls.put(_Call(run, future, writes, ordered, journaled))
         return future
 
     def statistics(self) -> Statistics:
         """Since the start."""
-        return Statistics(self._commits, self._answered, self._failed)
+        return Statistics(self._commits, self._folds, self._answered, self._failed)
 
     # --- in the thread
 
@@ -112,6 +118,8 @@ class GroupWriter:
             calls, is_last = self._next_group()
             self._answer(self._write([call for call in calls if call.writes]))
             self._answer(self._read([call for call in calls if not call.writes]))
+            if is_last or (self._ledger is not None and self._ledger.is_fold_due):
+                self._fold()
         if self._ledger is not None:
             self._ledger.connection.close()
 
@@ -136,9 +144,36 @@ class GroupWriter:
         return calls, call is None
 
     def _write(self, calls: list[_Call]) -> list[_Answer]:
-        """Run the calls in one transaction."""
+        """Run the calls, all in one commit if it can be."""
         if not calls:
             return []
+        answers = self._write_to_journal(calls) if all(call.journaled for call in calls) else None
+        return self._write_to_tables(calls) if answers is None else answers
+
+    def _write_to_journal(self, calls: list[_Call]) -> list[_Answer] | None:
+        """None: it would not do."""
+        try:
+            for _ in range(JOURNAL_TRIES):
+                ledger = self._open_ledger()
+                ledger.be_current()
+                answers = [_Answer(call.future, call.run(ledger), None) for call in calls]
+                if ledger.journal():
+                    return self._committed(calls, answers)
+        except Exception as fault:
+            self._undo()
+            if isinstance(fault, sqlite3.OperationalError) and fault.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                self._note(fault)
+                return _failed(calls, fault)
+        return None
+
+    def _committed(self, calls: list[_Call], answers: list[_Answer]) -> list[_Answer]:
+        self._commits += 1
+        if self.trouble and any(call.ordered for call in calls):
+            self.trouble = ""
+        return answers
+
+    def _write_to_tables(self, calls: list[_Call]) -> list[_Answer]:
+        """Run the calls in one transaction."""
         try:
             ledger = self._open_ledger()
             ledger.begin(writes=True)
@@ -153,10 +188,19 @@ class GroupWriter:
             self._undo()
             self._note(fault)
             return _failed(calls, fault) if len(calls) == 1 else self._write_each(calls)
-        self._commits += 1
-        if self.trouble and any(call.ordered for call in calls):
-            self.trouble = ""
-        return answers
+        return self._committed(calls, answers)
+
+    def _fold(self) -> None:
+        """Bring the journal to the tables. When that fails it is as safe where it is, and the next group tries again."""
+        try:
+            ledger = self._open_ledger()
+            ledger.begin(writes=True)
+            ledger.commit()
+            self._commits += 1
+            self._folds += 1
+        except Exception as fault:
+            self._undo()
+            self._note(fault)
 
     def _note(self, fault: Exception) -> None:
         if isinstance(fault, (sqlite3.Error, OSError)):
@@ -171,7 +215,7 @@ class GroupWriter:
             if call.ordered and first_fault is not None:
                 answers += _failed([call], first_fault)
                 continue
-            answers += (answer := self._write([call]))
+            answers += (answer := self._write_to_tables([call]))
             if call.ordered:
                 first_fault = answer[0].fault
         return answers

@@ -1,0 +1,83 @@
+"""What commits changed, as one value: it goes to the journal as it is, and to the tables later, with that of many commits.
+
+A change says what something is now, never what was added to it; so the later one of two is all that counts, and a user
+who gets a thousand messages and acknowledges them costs the tables one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgpack
+
+from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
+
+DeviceRow = tuple[int, str, int, int, int, int, int]
+OriginRow = tuple[int, bytes, bytes, int, bytes, int]
+UserRow = tuple[int, int, int, int, int, int]
+Packed = tuple[list[EntryRow], list[DeviceRow], list[OriginRow], list[UserRow], list[tuple[int, int]]]
+
+
+class Changes:
+    """Of the users in `users`, and nobody else: the rows of what changed, and the entries that came."""
+
+    __slots__ = ("devices", "due", "entries", "origins_moved", "origins_new", "users")
+
+    def __init__(self) -> None:
+        self.users: dict[int, UserState] = {}
+        self.entries: list[EntryRow] = []
+        self.devices: dict[tuple[int, str], Device] = {}
+        self.origins_new: dict[tuple[int, bytes], Origin] = {}
+        self.origins_moved: dict[tuple[int, bytes], Origin] = {}  # whose day is as it was: its index is not touched
+        self.due: dict[int, UserState] = {}
+
+    def clear(self) -> None:
+        """Nothing changed."""
+        self.users.clear()
+        self.entries.clear()
+        self.devices.clear()
+        self.origins_new.clear()
+        self.origins_moved.clear()
+        self.due.clear()
+
+    def absorb(self, later: Changes) -> None:
+        """What changed later, too; but for its entries, which their users hold (UserState.young)."""
+        self.users.update(later.users)
+        self.devices.update(later.devices)
+        self.origins_new.update(later.origins_new)
+        self.origins_moved.update(later.origins_moved)
+        self.due.update(later.due)
+
+    def packed(self) -> bytes:
+        """As it stands in the journal: msgpack of Packed."""
+        origins = [*origin_rows(self.origins_new), *origin_rows(self.origins_moved)]
+        rows = (self.entries, [*self.device_rows()], origins, [*self.user_rows()], [*self.due_rows()])
+        packed: bytes = msgpack.packb(rows)
+        return packed
+
+    def user_rows(self) -> Iterator[UserRow]:
+        """For USER_PUT."""
+        for uid, it in self.users.items():
+            yield it.floor, it.head, it.bytes, it.delivered, it.asked, uid
+
+    def device_rows(self) -> Iterator[DeviceRow]:
+        """For DEVICE_PUT."""
+        for (uid, name), it in self.devices.items():
+            yield uid, name, it.cursor, it.seen_ms, it.reason, it.trouble_ms, it.attempts
+
+    def due_rows(self) -> Iterator[tuple[int, int]]:
+        """For USER_DUE."""
+        for uid, it in self.due.items():
+            yield it.due_ms, uid
+
+
+def origin_rows(origins: dict[tuple[int, bytes], Origin]) -> Iterator[OriginRow]:
+    """For ORIGIN_PUT and ORIGIN_MOVE."""
+    for (uid, key), it in origins.items():
+        yield *it.packed(), uid, key, it.day
+
+
+def unpacked(packed: bytes) -> Packed:
+    """What `Changes.packed` gave."""
+    rows: Packed = msgpack.unpackb(packed)
+    return rows
