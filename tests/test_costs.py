@@ -65,20 +65,19 @@ def test_a_stage_of_the_walk_takes_no_more_instructions_and_blocks_a_message_tha
     assert blocks / MESSAGES <= blocks_max
 
 
-@pytest.mark.parametrize(("users", "statements_max"), [(1, 8), (16, 8), (64, 8)])
-def test_the_embedded_store_runs_as_many_statements_for_many_messages_as_for_one(
-    users: int, statements_max: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("users", [1, 16, 64])
+def test_the_embedded_store_commits_messages_and_acks_with_one_statement(users: int, tmp_path: Path) -> None:
+    """Each is a chance for the event loop to keep the interpreter to itself."""
     connection = open_store(tmp_path / "store")
     ledger, bounds = Ledger(connection), Bounds(10_000, 1 << 30)
     names = [f"user{number}" for number in range(users)]
 
     def commit(cid: int) -> None:
-        ledger.begin(writes=True)
+        ledger.be_current()
         entries = [Entry(b"o" * 8, cid, int(Type.DELIVER), 0, 1 << 50, b"body")]
         append(ledger, [Append(name, entries) for name in names], bounds, 1)
         acknowledge(ledger, [Ack(name, "phone", cid - 1, 0, b"") for name in names], 1)
-        ledger.commit()
+        assert ledger.journal()
 
     ledger.begin(writes=True)
     for name in names:
@@ -88,9 +87,13 @@ def test_the_embedded_store_runs_as_many_statements_for_many_messages_as_for_one
     ran: list[str] = []
     connection.set_trace_callback(ran.append)
     commit(2)
+    assert len(ran) == 1, "\n".join(it[:80] for it in ran)
+    ledger.begin(writes=True)
+    ledger.commit()
+    # the commit above; BEGIN, is it still our cache, the journal is empty, entries, cursors, origins, heads, another epoch, COMMIT;
+    # and each user's first message moved when it is due
+    assert len(ran) <= 10 + users, "\n".join(it[:80] for it in ran)
     connection.close()
-    # BEGIN, is it still our cache, entries, trims, cursors, origins, heads, COMMIT
-    assert len(ran) <= statements_max, "\n".join(it[:80] for it in ran)
 
 
 # --- whole servers, loaded by one pair in bursts ---------------------------------------------------------------------

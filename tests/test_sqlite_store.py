@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from brokerd.links import sqlite_ledger
 from brokerd.links.memory import MemoryRegister
 from brokerd.links.sqlite import SqliteSentQueue
-from brokerd.links.sqlite_moves import DAY_MS, OWED_MAX
+from brokerd.links.sqlite_moves import DAY_MS, OWED_MAX, read
 from brokerd.links.sqlite_schema import SCHEMA_VERSION, StoreTooNew
 from brokerd.links.sqlite_upkeep import DEDUPE_DAYS
 from brokerd.ports import FULL, NO_USER, REPEAT, Ack, Append, Entry, LinkDown, Seat
@@ -124,10 +124,10 @@ async def queue_in_another_thread(path: Path) -> list[bytes]:
     """What a stranger reads from the file at this moment."""
 
     def look() -> list[bytes]:
-        other = sqlite3.connect(path)
-        rows = other.execute("SELECT body FROM entries ORDER BY uid, seq").fetchall()
-        other.close()
-        return [row[0] for row in rows]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            ledger = sqlite_ledger.Ledger(other)
+            ledger.begin(writes=False)
+            return [entry.body for entry in read(ledger, "bob", 0, 1000, 1 << 40).entries]
 
     return await asyncio.to_thread(look)
 
@@ -184,10 +184,12 @@ async def test_a_failed_transaction_leaves_no_wrong_cache(queue: SqliteSentQueue
     await append_one(queue, "bob", message(1, b"first", expires_ms=NOW_MS + 5))
     before = await queue.status("bob")
     refuse = sqlite3.connect(path, isolation_level=None)
-    refuse.execute("CREATE TRIGGER refuse BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'no'); END")
+    for name, of in (("journal", "INSERT ON journal"), ("tables", "UPDATE ON users")):
+        refuse.execute(f"CREATE TRIGGER {name} BEFORE {of} BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(sqlite3.IntegrityError):  # what a constraint refuses no waiting will mend
         await queue.append([Append("bob", [message(2), message(3, expires_ms=NOW_MS + 1)])], NOW_MS)
-    refuse.execute("DROP TRIGGER refuse")
+    refuse.execute("DROP TRIGGER journal")
+    refuse.execute("DROP TRIGGER tables")
     refuse.close()
     assert await queue.status("bob") == before
     assert await queue.due(NOW_MS + 1, 10) == []
@@ -224,7 +226,7 @@ async def test_a_full_disk_fails_appends_but_not_acks_and_goes_on_when_there_is_
     assert taken > 0
     assert len(await bodies(queue, "bob")) == taken
     appended, acked = await asyncio.gather(
-        append_one(queue, "bob", message(taken + 1, b"x" * 40_000)),
+        append_one(queue, "bob", message(taken + 1, b"x" * 200_000)),
         queue.acknowledge([Ack("bob", "phone", taken - 1, 0)], NOW_MS),
         return_exceptions=True,
     )
@@ -337,6 +339,7 @@ async def test_more_users_and_senders_than_the_cache_holds_are_kept_apart(
                 for appended in await queue.append(appends, NOW_MS):
                     assert appended.results == [(cid - 1) * 5 + sender + 1, REPEAT]
         assert await queue.heads(users) == [10] * 8
+        await queue.due(NOW_MS, 1)  # until they are in the tables, no state may leave the cache
         cached = await queue._writer.call(lambda ledger: list(ledger._states.values()), writes=False)
         assert len(cached) == 3
         assert max(len(state.origins) for state in cached) <= 2

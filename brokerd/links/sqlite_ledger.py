@@ -2,8 +2,8 @@
 
 What a message does (an append, an ACK) is decided on states in memory, and committed as one row of the journal: one
 statement, one sync, however many users it is about. Most messages are acknowledged moments later, so most are never
-written anywhere else. When the journal is long enough, or somebody needs the tables (`begin` for writing), what is left
-of it is folded into them. The file is therefore tables plus journal, and whoever opens it, after a crash or beside us
+written anywhere else. When the journal is long enough, or somebody needs the tables, what is left of it is folded into
+them. The file is therefore tables plus journal, and whoever opens it, after a crash or beside us
 (chatctl), reads both. Lives in the writer's thread alone.
 """
 
@@ -29,7 +29,8 @@ UNFOLDED_USERS_MAX: Final = 5_000
 class Ledger:
     """The states of users, on `connection`.
 
-    Either `be_current`, calls that append or acknowledge, `journal`; or begin, any calls, commit. rollback when one raised.
+    Either `be_current`, calls that append or acknowledge, `journal`; or begin, fold, any calls, commit. rollback when one
+    raised.
     """
 
     def __init__(self, connection: sqlite3.Connection, users_cached_max: int = USERS_CACHED_MAX) -> None:
@@ -37,7 +38,7 @@ class Ledger:
         self._users_cached_max = users_cached_max
         self._states: OrderedDict[str, UserState] = OrderedDict()
         self._version: tuple[int, int] | None = None  # epoch and end of the journal, of which the states are
-        self._touched: dict[str, UserState] = {}
+        self._touched: dict[int, UserState] = {}  # since the last commit: their caches may be over a bound
         self._group = Changes()  # since the last commit
         self._unfolded = Changes()  # in the journal
         self._journal_bytes = 0
@@ -86,7 +87,7 @@ class Ledger:
     # --- transactions
 
     def begin(self, *, writes: bool) -> None:
-        """Begin, on the states that are those of the file; for writing, fold what is in the journal."""
+        """Begin, on the states that are those of the file. Who does not only change states folds next."""
         self.connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         self._is_writing = writes
         version = self._read_version()
@@ -95,11 +96,9 @@ class Ledger:
             self._read_journal()
             self._version = version
         self._rows_changed = self.connection.total_changes
-        if writes:
-            self.fold()
 
     def commit(self) -> None:
-        """Write what gathered; when this returns it is on the disk. Nothing to write costs no sync."""
+        """Fold what gathered, when writing; when this returns it is on the disk. Nothing to write costs no sync."""
         assert self._version is not None
         epoch, _ = version = self._version
         if self._is_writing:
@@ -124,12 +123,13 @@ class Ledger:
         """
         self._unfolded.absorb(self._group)
         self._group.clear()
-        if self._unfolded.users:
-            self._fold(self._unfolded)
-            self._unfolded.clear()
-        if self._journal_bytes:
+        if self._journal_bytes:  # first: a full disk has the room that it leaves
             self.connection.execute(sql.JOURNAL_EMPTY)
             self._journal_bytes = 0
+        if self._unfolded.users:
+            self._fold(self._unfolded)
+            self._touched.update(self._unfolded.users)
+            self._unfolded.clear()
 
     def _fold(self, changes: Changes) -> None:
         trims: list[tuple[int, int]] = []
@@ -226,13 +226,13 @@ class Ledger:
                 state.devices[name] = Device(*place)
         else:
             self._states.move_to_end(user)
-        self._touched[user] = state
+        self._touched[state.uid] = state
         return state
 
     def create(self, user: str, generation: bytes) -> UserState:
         """Make a user that is not there."""
         (uid,) = self.connection.execute(sql.USER_ADD, (user, generation)).fetchone()
-        state = self._states[user] = self._touched[user] = UserState(uid, generation)
+        state = self._states[user] = UserState(uid, generation)
         return state
 
     def delete(self, user: str, state: UserState) -> None:

@@ -182,6 +182,8 @@ class GroupWriter:
             self._note(fault)
             return _failed(calls, fault)
         try:
+            if not all(call.journaled for call in calls):
+                ledger.fold()  # else not yet: on a full disk there may be no room before an ACK has made it
             answers = [_Answer(call.future, call.run(ledger), None) for call in calls]
             ledger.commit()
         except Exception as fault:
