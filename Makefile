@@ -7,11 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
+NATIVE := .native/.ready
+AS_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/.native
 JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
 .DEFAULT_GOAL := help
-.PHONY: install uninstall deb systemd-test compose-test alerts-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability sizes skew rolling overload sim services browser clean
+.PHONY: install uninstall deb native native-if-it-can-be native-test systemd-test compose-test alerts-test docs help venv run test check format cluster demo bench bench-quick bench-peers profile chaos chaos-quick faults-long multi durability sizes skew rolling overload sim services browser clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -63,17 +65,32 @@ demo: $(READY) services ## a conversation of thousands of lines, on the embedded
 $(BENCH_READY): $(READY)
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]' && touch $@ || echo "no network? the bench runs on without its report and without profiles"
 
-bench: $(BENCH_READY) services ## every scenario, a quarter of an hour; bench/out/latest.{json,html}
-	$(BIN)/python -m bench run
+# What `make install` installs, apart from the checkout, so that no edited file runs as it was before.
+$(NATIVE): setup.py setup.cfg pyproject.toml $(wildcard protocol/*.py brokerd/*.py brokerd/*/*.py chatd/*.py chatd/*/*.py) | $(READY)
+	@systemd/compiler.sh $(BIN)/python
+	@echo "compiling (setup.py): a minute or two"; rm -rf build .native
+	@CHATD_NATIVE=1 $(BIN)/pip install -q --disable-pip-version-check --no-deps --target .native .
+	@rm -rf build .native/bench .native/bin && touch $@
 
-bench-quick: $(BENCH_READY) services ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
-	$(BIN)/python -m bench quick
+native: $(NATIVE) ## the hot modules compiled to C (gcc, Python's headers), in .native; the bench measures that
 
-bench-peers: $(BENCH_READY) services ## the same load on other servers (mosquitto, NATS, ejabberd, prosody …), servers on one core, load on another
-	$(BIN)/python -m bench peers
+native-if-it-can-be:
+	@$(MAKE) --no-print-directory native || echo "no compiler? what follows is measured without"
 
-profile: $(BENCH_READY) services ## a flame graph of each of our processes under load, bench/out/profile-*.svg
-	$(BIN)/python -m bench profile
+native-test: $(NATIVE) services ## every test that does not look into modules, against the compiled ones
+	$(AS_NATIVE):$(CURDIR) $(BIN)/python -m pytest -q -n 2 --dist loadfile -o "pythonpath=.native ." -m "not pure"
+
+bench: $(BENCH_READY) services native-if-it-can-be ## every scenario, a quarter of an hour; bench/out/latest.{json,html}
+	$(AS_NATIVE) $(BIN)/python -m bench run
+
+bench-quick: $(BENCH_READY) services native-if-it-can-be ## the figures with their floors, in less than three minutes; bench/out/latest.{json,html}
+	$(AS_NATIVE) $(BIN)/python -m bench quick
+
+bench-peers: $(BENCH_READY) services native-if-it-can-be ## the same load on other servers (mosquitto, NATS, ejabberd, prosody …), servers on one core, load on another
+	$(AS_NATIVE) $(BIN)/python -m bench peers
+
+profile: $(BENCH_READY) services native-if-it-can-be ## a flame graph of each of our processes under load, bench/out/profile-*.svg
+	$(AS_NATIVE) $(BIN)/python -m bench profile
 
 chaos: $(READY) services ## a cluster under load, with processes killed and links cut; SEED=… SECONDS=… repeat a run, POWER=1 (root) cuts the power too
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(POWER),--power)
@@ -141,4 +158,4 @@ compose-test: $(READY) ## as root: build the image and bring compose.yaml up on 
 	SYSTEMD_ROOT=$(SYSTEMD_ROOT) DOCKER_FOLDER=$(DOCKER_FOLDER) $(BIN)/python -m pytest -s tests/compose/composed.py
 
 clean: ## remove what was built; data folders stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules
+	rm -rf $(VENV) .native build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache tests/js/node_modules

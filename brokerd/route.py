@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -86,7 +86,8 @@ def plan(posts: Iterable[Post]) -> Plan:
             of_user = entries.get(post[1])
             if of_user is None:
                 of_user = entries[post[1]] = []
-            of_user.append(new(Entry, post[2:]))
+            fields: tuple[Any, ...] = post  # what its sender made of it is looked at where it is saved
+            of_user.append(new(Entry, fields[2:]))
         elif isinstance(post, AckPost):
             key = (post.user, post.device, post.generation)
             acks[key] = max(post.seq, acks.get(key, 0))

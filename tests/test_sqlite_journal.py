@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
+import struct
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,7 @@ async def test_what_was_acknowledged_in_time_is_never_written_to_the_tables(path
         assert not any("INTO entries" in it or "FROM entries" in it for it in statements)
 
 
+@pytest.mark.pure
 async def test_a_long_journal_is_folded_behind_the_commit_that_made_it_so(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,34 @@ async def test_when_the_journal_takes_nothing_the_tables_do(path: Path) -> None:
         [appended] = await queue.append([Append("bob", [message(1), message(2)])], NOW_MS)
         assert appended.results == [REPEAT, 2]
         assert in_journal(path) == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cid": 1 << 63},
+        {"type": 256},
+        {"type": 5.0},
+        {"flags": -1},
+        {"expires_ms": None},
+        {"expires_ms": 1 << 63},
+        {"body": "text"},
+    ],
+    ids=str,
+)
+async def test_what_the_tables_could_not_keep_is_refused_before_it_is_in_the_journal(
+    path: Path, fields: dict[str, Any]
+) -> None:
+    """There it would be in the way of everything that came later, for ever."""
+    async with SqliteSentQueue(path) as queue:
+        await queue.open("bob", "phone", GENERATION, NOW_MS)
+        with pytest.raises((TypeError, struct.error)):
+            await queue.append([Append("bob", [message(1)._replace(**fields)])], NOW_MS)
+        await queue.leave_open("bob", b"ann-phone", 1 << 63, NOW_MS)
+        [appended] = await queue.append([Append("bob", [message(1)])], NOW_MS)
+        assert appended.results == [1]
+        await queue.due(NOW_MS, 1)
+        assert (in_journal(path), queue.trouble) == (0, "")
 
 
 # --- another process ----------------------------------------------------------------------------------------------------

@@ -323,6 +323,7 @@ async def test_a_user_that_another_process_deleted_is_gone_at_once(queue: Sqlite
 # --- the cache ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.pure
 async def test_more_users_and_senders_than_the_cache_holds_are_kept_apart(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,13 @@ from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
 DeviceRow = tuple[int, str, int, int, int, int, int]
 OriginRow = tuple[int, bytes, bytes, int, bytes, int]
 UserRow = tuple[int, int, int, int, int, int]
-Packed = tuple[list[EntryRow], list[DeviceRow], list[OriginRow], list[UserRow], list[tuple[int, int]]]
+Packed = tuple[
+    tuple[EntryRow, ...],
+    tuple[DeviceRow, ...],
+    tuple[OriginRow, ...],
+    tuple[UserRow, ...],
+    tuple[tuple[int, int], ...],  # due_ms, uid
+]
 
 
 class Changes:
@@ -79,5 +85,5 @@ def origin_rows(origins: dict[tuple[int, bytes], Origin]) -> Iterator[OriginRow]
 
 def unpacked(packed: bytes) -> Packed:
     """What `Changes.packed` gave."""
-    rows: Packed = msgpack.unpackb(packed)
+    rows: Packed = msgpack.unpackb(packed, use_list=False)
     return rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from struct import Struct
 from typing import Final, NamedTuple
 
 from brokerd.links import sqlite_schema as sql
@@ -25,6 +26,8 @@ DELIVER: Final = int(Type.DELIVER)
 _RECEIPT: Final = int(Type.RECEIPT)
 _COPIES: Final = frozenset((int(Type.SENT), int(Type.READ_SYNC)))  # for the user's other devices
 ASKS: Final = int(Flag.RECEIPT)
+CID_MAX: Final = (1 << 63) - 1
+_fits: Final = Struct(">qBBq").pack  # raises struct.error
 
 
 class Bounds(NamedTuple):
@@ -74,6 +77,9 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         ledger.origins_moved[state.uid, key] = origin
     if type(body) is not bytes:
         raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
+    _fits(
+        cid, type_, flags, expires_ms
+    )  # the journal would keep any number, and the tables refuse it when it is folded
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
     size = len(body)
     if state.head - state.floor >= share * bounds.count_max or state.bytes + size > share * bounds.bytes_max:
@@ -95,7 +101,7 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
 def leave_open(ledger: Ledger, user: str, key: bytes, cid: int, now_ms: int) -> None:
     """See SentQueue.leave_open."""
     state = ledger.state(user)
-    if state is None or cid <= 0:
+    if state is None or not 0 < cid <= CID_MAX:
         return
     origin = state.origins.get(key) or ledger.load_origin(state, key)
     if cid > origin.high:

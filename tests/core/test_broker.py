@@ -194,6 +194,7 @@ async def test_the_sender_of_a_message_to_nobody_is_told_that_it_failed(room: Ba
     assert receipts(await room.read("ann")) == [(Status.FAILED, (id_of(1),), Code.NO_SUCH_USER)]
 
 
+@pytest.mark.pure
 async def test_a_bounce_is_durable_before_its_batch_is_done_with(room: BackRoom) -> None:
     sender = next(
         name for name in ("ann", "amy", "art") if shard_of(name, room.shards) != shard_of("ghost", room.shards)
@@ -271,6 +272,7 @@ async def test_the_second_device_of_a_receiver_tells_nothing_new(room: BackRoom)
     assert len(await room.read("ann")) == 1
 
 
+@pytest.mark.pure
 async def test_receipts_that_a_store_that_went_down_kept_owed_are_found_by_the_sweep(room: BackRoom) -> None:
     await room.open("ann")
     await room.open("bob")

@@ -216,6 +216,7 @@ async def test_a_queue_that_is_full_at_each_look_but_moves_on_is_not_shut(rig: R
     assert rig.poster.heard == [[1], refused(2, Processed.NO)], "nothing moved for so long"
 
 
+@pytest.mark.pure
 async def test_a_queue_that_shuts_between_the_look_and_the_post_loses_nothing(rig: Rig) -> None:
     window = rig.window
     rig.box.post(rig.poster, single(1))

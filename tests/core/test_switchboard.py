@@ -47,6 +47,7 @@ async def test_a_message_is_accepted_when_the_queue_is_done_with_it(room: NodeRo
     assert ann.heard() == [Accepted(2, 0, (1, 2))]
 
 
+@pytest.mark.pure
 async def test_what_is_said_while_there_is_a_pace_leaves_together_at_its_time(
     room: NodeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:

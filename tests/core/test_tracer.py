@@ -150,6 +150,7 @@ async def test_what_is_written_and_not_acknowledged_is_watched_up_to_a_bound(
         await until(lambda: not room.board.lines)
 
 
+@pytest.mark.pure
 async def test_what_was_refused_is_noted_though_it_is_not_in_the_sample(tmp_path: Path) -> None:
     async with node_room(tmp_path) as room:
         hops = buffer()

@@ -12,6 +12,8 @@ import pytest
 
 from tests.sim.planted import PLANTED
 
+pytestmark = pytest.mark.pure  # it stops clocks that are methods
+
 SEEDS = 100
 PLANTED_SEEDS = 40
 RUN_S_MAX = 300.0

@@ -1,0 +1,37 @@
+"""What a message walks through, compiled to C by mypyc, when the build is asked for it: CHATD_NATIVE=1 pip install .
+
+All else about the package is in setup.cfg; setuptools wants extensions here. The modules stay as they are, and without a
+compiler they run as they are. docs/performance.md says what it gives.
+"""
+
+import os
+
+from setuptools import setup
+
+NATIVE = [
+    *(f"protocol/{name}.py" for name in (
+        "codec", "connection", "envelope", "errors", "frames", "messages", "names", "states", "tuples", "wire",
+    )),
+    *(f"chatd/{name}.py" for name in (
+        "brake", "effects", "feed", "full", "line", "pace", "ports", "postbox", "postroom", "posts",
+        "refusals", "session", "switchboard",
+    )),
+    *(f"brokerd/{name}.py" for name in ("batches", "broker", "counts", "ports", "route")),
+    *(f"brokerd/links/{name}.py" for name in (
+        "gaps", "memory", "sqlite_journal", "sqlite_ledger", "sqlite_moves", "sqlite_state",
+    )),
+]  # fmt: skip
+
+
+def _extensions():
+    try:
+        from mypyc.build import mypycify
+    except ImportError:  # pip only asks what the build will need
+        return []
+    return mypycify(NATIVE)
+
+
+if os.environ.get("CHATD_NATIVE", "0") not in ("", "0"):
+    setup(setup_requires=["mypy>=1.15"], ext_modules=_extensions())
+else:
+    setup()
