@@ -1,13 +1,14 @@
 # One image for chatd, brokerd, chat and chatctl. Two stages: pip and the sources stay behind.
 FROM python:3.11-slim-bookworm AS build
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev
 WORKDIR /src
-COPY setup.cfg pyproject.toml README.md ./
+COPY setup.py setup.cfg pyproject.toml README.md ./
 COPY protocol protocol
 COPY brokerd brokerd
 COPY chatd chatd
 COPY bench bench
 RUN python3 -m venv /opt/chatd \
- && /opt/chatd/bin/pip install --no-cache-dir --disable-pip-version-check --quiet . \
+ && CHATD_NATIVE=1 /opt/chatd/bin/pip install --no-cache-dir --disable-pip-version-check --quiet . \
  && /opt/chatd/bin/pip uninstall --quiet --yes setuptools pip
 
 FROM python:3.11-slim-bookworm

@@ -67,6 +67,8 @@ $(BENCH_READY): $(READY)
 
 # What `make install` installs, apart from the checkout, so that no edited file runs as it was before.
 $(NATIVE): setup.py setup.cfg pyproject.toml $(wildcard protocol/*.py brokerd/*.py brokerd/*/*.py chatd/*.py chatd/*/*.py) | $(READY)
+	@systemd/compiler.sh $(BIN)/python 2>/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	apt-get install -y -q --no-install-recommends gcc libc6-dev python3-dev; } >/dev/null 2>&1 || true
 	@systemd/compiler.sh $(BIN)/python
 	@echo "compiling (setup.py): a minute or two"; rm -rf build .native
 	@CHATD_NATIVE=1 $(BIN)/pip install -q --disable-pip-version-check --no-deps --target .native .

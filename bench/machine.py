@@ -8,10 +8,13 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from protocol import codec
 
 ROOT: Final = Path(__file__).parents[1]
 LATENCY_FILE: Final = Path("/dev/cpu_dma_latency")
@@ -46,13 +49,18 @@ def _commit() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "python_prefix": sys.base_prefix, "hot_modules": _hot_modules()}
     for name in _LIBRARIES:
         found[name] = importlib.metadata.version(name)
     for name, (program, *words) in _PROGRAMS.items():
         if shutil.which(program):
             found[name] = _said(program, *words)
     return found
+
+
+def _hot_modules() -> str:
+    """Whether the servers run on modules that were compiled (`make native`), as this process does."""
+    return "interpreted" if codec.__file__.endswith(".py") else "compiled"
 
 
 def _said(*words: str) -> str:

@@ -6,6 +6,7 @@ servers; the repeats are put together and compared as any two runs.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,10 @@ def _git(*words: str) -> None:
 
 def _run(root: Path, out: Path, scenarios: Sequence[str], seconds: float) -> dict[str, Any]:
     words = [sys.executable, "-m", "bench", "run", *scenarios, "--repeats=1", f"--seconds={seconds}", f"--out={out}"]
-    subprocess.run(words, cwd=root, check=False, stdout=subprocess.DEVNULL)  # a fault of it is in what it wrote
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    subprocess.run(
+        words, cwd=root, env=env, check=False, stdout=subprocess.DEVNULL
+    )  # a fault of it is in what it wrote
     return read(out)
 
 

@@ -8,7 +8,7 @@ tree=$(mktemp -d)
 export PIP_CACHE_DIR="${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}" # debhelper gives HOME an empty folder
 trap 'rm -rf "$tree"' EXIT
 mkdir "$tree/chatd"
-cp -R setup.cfg pyproject.toml README.md protocol brokerd chatd bench systemd docs "$tree/chatd"
+cp -R setup.py setup.cfg pyproject.toml README.md protocol brokerd chatd bench systemd docs "$tree/chatd"
 mv "$tree/chatd/systemd/debian" "$tree/chatd/debian"
 (cd "$tree/chatd" && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >"$tree/log" 2>&1) || {
     tail -40 "$tree/log" >&2

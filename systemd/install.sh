@@ -1,6 +1,7 @@
 #!/bin/sh
 # What `make install` and `make uninstall` do: a virtual environment under PREFIX/lib/chatd, commands, units, examples.
-# usage: install.sh install|uninstall, with DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, SYSUSERSDIR and PYTHON in the environment
+# usage: install.sh install|uninstall, with DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, SYSUSERSDIR, PYTHON and CHATD_NATIVE in the
+# environment; CHATD_NATIVE=0 compiles nothing, 1 insists on it, otherwise the hot modules are compiled where there is a compiler
 set -eu
 cd "$(dirname "$0")/.."
 PREFIX=${PREFIX:-/usr/local} DESTDIR=${DESTDIR:-} SYSCONFDIR=${SYSCONFDIR:-/etc} PYTHON=${PYTHON:-/usr/bin/python3}
@@ -8,12 +9,22 @@ UNITDIR=${UNITDIR:-$PREFIX/lib/systemd/system} SYSUSERSDIR=${SYSUSERSDIR:-$PREFI
 VENV=$PREFIX/lib/chatd
 COMMANDS="chatd brokerd chat"
 
+native() {
+    case ${CHATD_NATIVE:-} in
+    0) echo 0 ;;
+    ?*) systemd/compiler.sh "$PYTHON" && echo 1 ;;
+    *) systemd/compiler.sh "$PYTHON" && echo 1 || { echo "Not compiled: it will take half as much CPU again." >&2 && echo 0; } ;;
+    esac
+}
+
 virtual_environment() {
     rm -rf "$DESTDIR$VENV"
     "$PYTHON" -m venv "$DESTDIR$VENV"
     source_copy=$(mktemp -d) # a build in the checkout would pick up what an older one left there
     trap 'rm -rf "$source_copy"' EXIT
-    cp -R setup.cfg pyproject.toml README.md protocol brokerd chatd bench "$source_copy"
+    cp -R setup.py setup.cfg pyproject.toml README.md protocol brokerd chatd bench "$source_copy"
+    CHATD_NATIVE=$(native)
+    export CHATD_NATIVE
     "$DESTDIR$VENV/bin/pip" install -q --disable-pip-version-check --no-compile "$source_copy"
     "$DESTDIR$VENV/bin/pip" uninstall -q -y --disable-pip-version-check setuptools pip 2>/dev/null || true
     rm -f "$DESTDIR$VENV"/bin/activate* "$DESTDIR$VENV"/bin/Activate*
