@@ -9,6 +9,7 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 NATIVE := .native/.ready
 AS_NATIVE := PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/.native
+BY_FILES := -n 2 --dist loadfile --no-loadscope-reorder # those with few tests take longest, and would come last
 JS := tests/js/node_modules/.package-lock.json
 DEBIAN := redis-server rabbitmq-server faketime
 
@@ -44,7 +45,7 @@ $(JS): tests/js/package.json tests/js/package-lock.json
 
 test: $(READY) services ## every test, against real servers that the suite starts itself
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(JS); else echo "no npm: the tests of the Node.js client are left out"; fi
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q $(BY_FILES)
 
 check: $(READY) ## format, lint, strict types, house rules
 	$(BIN)/ruff format --check .
@@ -79,8 +80,8 @@ native: $(NATIVE) ## the hot modules compiled to C (gcc, Python's headers), in .
 native-if-it-can-be:
 	@$(MAKE) --no-print-directory native || echo "no compiler? what follows is measured without"
 
-native-test: $(NATIVE) services ## every test that does not look into modules, against the compiled ones
-	$(AS_NATIVE):$(CURDIR) $(BIN)/python -m pytest -q -n 2 --dist loadfile -o "pythonpath=.native ." -m "not pure"
+native-test: $(NATIVE) services ## every test that does not look into modules, against the compiled ones; ONLY=… some of them
+	$(AS_NATIVE):$(CURDIR) $(BIN)/python -m pytest -q $(BY_FILES) -o "pythonpath=.native ." -m "not pure" $(ONLY)
 
 bench: $(BENCH_READY) services native-if-it-can-be ## every scenario, a quarter of an hour; bench/out/latest.{json,html}
 	$(AS_NATIVE) $(BIN)/python -m bench run

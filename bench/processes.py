@@ -158,14 +158,19 @@ class Chatd(Daemon):
 
     def ctl(self, *words: str, text: str | None = None) -> str:
         """Run chatctl with this chatd's configuration; what it printed. Raises CalledProcessError."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "chatd.ctl", *words],
             env={**os.environ, **self.env},
             input=text,
-            check=True,
             capture_output=True,
             text=True,
-        ).stdout
+        )
+        try:
+            done.check_returncode()
+        except subprocess.CalledProcessError as failed:
+            failed.add_note(done.stderr)  # why: the exception keeps it to itself
+            raise
+        return done.stdout
 
     def add_user(self, name: str) -> str:
         """Make a user with a password; the password."""

@@ -21,8 +21,10 @@ from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
 
 USERS_CACHED_MAX: Final = 10_000  # about 4 KiB each with a full set of origins
 ORIGINS_CACHED_MAX: Final = 16  # a user; the senders that write to somebody at one time are few
-# The journal is folded behind the commit that takes it over one of these: its entries are in memory, and a start reads it.
-JOURNAL_BYTES_MAX: Final = 4 * 1024 * 1024
+# The journal is folded behind the commit that takes it over one of these: a start has to read it, what is young is in memory,
+# and while it is folded others wait. A fold finds the messages whose ACKs are under way, which had better not be a third of all.
+JOURNAL_BYTES_MAX: Final = 16 * 1024 * 1024
+YOUNG_MAX: Final = 10_000  # entries
 UNFOLDED_USERS_MAX: Final = 5_000
 
 
@@ -42,6 +44,7 @@ class Ledger:
         self._group = Changes()  # since the last commit
         self._unfolded = Changes()  # in the journal
         self._journal_bytes = 0
+        self._young = 0  # entries that the tables do not have
         self._is_writing = False
         self._rows_changed = 0
         self.entry_rows = self._group.entries
@@ -74,6 +77,7 @@ class Ledger:
             self.rollback()
             return False
         self._version = epoch, last
+        self._young += len(self.entry_rows)
         self._unfolded.absorb(self._group)
         self._group.clear()
         self._evict()
@@ -82,7 +86,8 @@ class Ledger:
     @property
     def is_fold_due(self) -> bool:
         """Whether it is time for an empty transaction that writes."""
-        return self._journal_bytes > JOURNAL_BYTES_MAX or len(self._unfolded.users) > UNFOLDED_USERS_MAX
+        are_many = self._young > YOUNG_MAX or len(self._unfolded.users) > UNFOLDED_USERS_MAX
+        return are_many or self._journal_bytes > JOURNAL_BYTES_MAX
 
     # --- transactions
 
@@ -130,6 +135,7 @@ class Ledger:
             self._fold(self._unfolded)
             self._touched.update(self._unfolded.users)
             self._unfolded.clear()
+            self._young = 0
 
     def _fold(self, changes: Changes) -> None:
         trims: list[tuple[int, int]] = []
@@ -166,7 +172,7 @@ class Ledger:
         self._touched.clear()
         self._group.clear()
         self._unfolded.clear()
-        self._journal_bytes = 0
+        self._journal_bytes = self._young = 0
         self._version = None
 
     def _read_journal(self) -> None:
@@ -189,6 +195,7 @@ class Ledger:
                 unfolded.due[uid] = states[uid]
         for state in states.values():
             state.trim_young()
+            self._young += len(state.young)
 
     def _evict(self) -> None:
         """Keep the cache within its bounds, but for what is not in the tables yet."""
@@ -280,7 +287,7 @@ class Ledger:
         state.bytes -= size if size is not None else self._bytes_up_to(state, floor)
         state.floor = floor
         state.delivered = max(state.delivered, floor)
-        state.trim_young()
+        self._young -= state.trim_young()
         self._group.users[state.uid] = state
 
     def _bytes_up_to(self, state: UserState, floor: int) -> int:

@@ -134,9 +134,11 @@ class UserState:
         """Those of `young` that are behind seq."""
         return self.young[max(0, seq - self.head + len(self.young)) :]
 
-    def trim_young(self) -> None:
-        """Nothing up to the floor is kept."""
-        del self.young[: max(0, self.floor - self.head + len(self.young))]
+    def trim_young(self) -> int:
+        """Nothing up to the floor is kept; how many went."""
+        gone = max(0, self.floor - self.head + len(self.young))
+        del self.young[:gone]
+        return gone
 
     def folded(self) -> None:
         """The tables have all that is in here."""
