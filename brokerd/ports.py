@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from protocol.envelope import Batch
+
 # --- failures ------------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +304,7 @@ class Delivery(NamedTuple):
     acknowledged in order. After the link broke, `done` does nothing (the batch comes again)."""
 
     shard: int
-    body: bytes
+    body: Batch
     redelivered: bool
     done: Callable[[], None]
 
@@ -314,7 +316,7 @@ class Inbound(Protocol):
     def is_ready(self) -> bool:
         """Whether a post would be taken now (connected, not blocked by an alarm)."""
 
-    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+    def post(self, shard: int, batch: Batch) -> asyncio.Future[None]:
         """Begin to post; posts of one shard are taken in the order of the calls. Done = durable.
 
         The future fails with PostRefused (surely not taken). While the link is down the batches that were begun are

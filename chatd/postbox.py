@@ -26,10 +26,10 @@ from protocol.envelope import (
     AckPost,
     EntryPost,
     Post,
+    PostBatch,
     PostKind,
     SignalPost,
     TroublePost,
-    pack_batch,
 )
 from protocol.errors import Code
 from protocol.names import shard_of
@@ -201,7 +201,7 @@ class Postbox:
         try:
             brake = self._gate.brake
             stamp = brake.stamp(shard, self._now_s()) if brake.wants_stamp(shard, len(posts)) else 0
-            future = self._inbound.post(shard, pack_batch(self._node, posts, stamp))
+            future = self._inbound.post(shard, PostBatch(self._node, posts, size, stamp))
         except LinkDown:  # between the look at is_ready and now
             pile.posts, pile.tickets, pile.size = posts + pile.posts, tickets + pile.tickets, size + pile.size
             return

@@ -197,13 +197,39 @@ def pack_batch(node: str, items: Sequence[Post] | Sequence[Parcel], stamp: int =
     return bytes(_pack((BATCH_VERSION, node, items, stamp) if stamp else (BATCH_VERSION, node, items)))
 
 
-def unpack_posts(data: bytes) -> tuple[str, list[Post]]:
+class PostBatch:
+    """A batch of posts that nobody has packed: where its consumer is in the same process, nobody has to (a tenth of the CPU of
+    an embedded chatd at full load). `size` is about what it takes when packed, in bytes."""
+
+    __slots__ = ("node", "posts", "size", "stamp")
+
+    def __init__(self, node: str, posts: list[Post], size: int, stamp: int = 0) -> None:
+        self.node = node
+        self.posts = posts
+        self.size = size
+        self.stamp = stamp
+
+    def __len__(self) -> int:
+        return self.size
+
+
+Batch = bytes | PostBatch
+
+
+def packed(batch: Batch) -> bytes:
+    """The batch as it travels."""
+    return pack_batch(batch.node, batch.posts, batch.stamp) if isinstance(batch, PostBatch) else batch
+
+
+def unpack_posts(data: Batch) -> tuple[str, list[Post]]:
     """The node and the posts of a batch. Raises Undecodable. Kinds that are not known are left out."""
-    return _unpack(data, _POSTS)[:2]
+    return unpack_stamped(data)[:2]
 
 
-def unpack_stamped(data: bytes) -> tuple[str, list[Post], int]:
+def unpack_stamped(data: Batch) -> tuple[str, list[Post], int]:
     """As unpack_posts, and the stamp: 0 = there is none."""
+    if isinstance(data, PostBatch):
+        return data.node, data.posts, data.stamp
     return _unpack(data, _POSTS)
 
 

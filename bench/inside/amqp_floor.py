@@ -32,6 +32,7 @@ from bench.meter import Meter, server_cpu_us
 from bench.pace import Pace, wait_until
 from brokerd.links.amqp import RabbitInbound, RabbitLink, RabbitShards, Topology
 from brokerd.ports import Delivery
+from protocol.envelope import packed
 
 SHARDS: Final = 8
 ENTRY_BYTES: Final = 60  # about what an entry carries beside its payload: names, id, time, origin
@@ -134,9 +135,9 @@ async def latency(options: argparse.Namespace, ends: Ends, meter: Meter) -> dict
 
     def take(delivery: Delivery) -> None:
         nonlocal consumed
-        now_s = time.monotonic()
-        for at in range(0, len(delivery.body), item_bytes):
-            note(delivered, _NUMBER.unpack_from(delivery.body, at)[0], now_s)
+        now_s, body = time.monotonic(), packed(delivery.body)
+        for at in range(0, len(body), item_bytes):
+            note(delivered, _NUMBER.unpack_from(body, at)[0], now_s)
             consumed += 1
         delivery.done()
 

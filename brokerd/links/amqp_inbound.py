@@ -21,6 +21,7 @@ from brokerd.links.amqp_topology import Topology
 from brokerd.links.amqp_watch import CONFIRM_S_MAX, ConfirmWatch
 from brokerd.links.amqp_window import OpenPost, Window
 from brokerd.ports import LinkDown, PostRefused
+from protocol.envelope import Batch, packed
 
 UNCONFIRMED_POSTS_MAX: Final = 256
 UNCONFIRMED_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -87,9 +88,9 @@ class RabbitInbound:
         wire = self._wire
         return wire is not None and not wire.tap.is_blocked and not self._window.is_full and not self._is_stalled
 
-    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+    def post(self, shard: int, batch: Batch) -> asyncio.Future[None]:
         """Begin to post; see the port. Raises LinkDown when `is_ready` is False."""
-        return self._post(self._queues[shard], b"", batch)
+        return self._post(self._queues[shard], b"", packed(batch))
 
     def bury(self, shard: int, batch: bytes, reason: str) -> asyncio.Future[None]:
         """Put a batch into the dead letters, with its reason, shard and time as headers. Fails and raises as `post`."""

@@ -21,6 +21,7 @@ from brokerd.links.amqp_marshal import ack_frame
 from brokerd.links.amqp_tap import Tap
 from brokerd.links.amqp_topology import Topology
 from brokerd.ports import Delivery
+from protocol.envelope import packed
 
 PREFETCH_BATCHES_MAX: Final = 32  # of a shard; with BATCH_BYTES_MAX it bounds brokerd's memory
 ACKS_PER_PREFETCH: Final = 4
@@ -87,7 +88,7 @@ class RabbitShards:
 
     def bury(self, delivery: Delivery, reason: str) -> asyncio.Future[None]:
         """Begin to put the batch into the dead letters. Raises LinkDown when that cannot be begun now."""
-        return self._dead.bury(delivery.shard, delivery.body, reason)
+        return self._dead.bury(delivery.shard, packed(delivery.body), reason)
 
     def statistics(self) -> dict[str, int]:
         """Counters of all shards."""

@@ -18,6 +18,7 @@ from typing import Final
 from brokerd.links.dead_letters import append_dead_letter
 from brokerd.ports import Delivery, LinkDown, Row, Seat
 from brokerd.support_ports import DeadLetter
+from protocol.envelope import Batch, packed
 
 QUEUE_BATCHES_MAX: Final = 4096  # posted and not done with, over all shards; at the bound senders get BUSY
 QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -96,7 +97,7 @@ class _Batch:
 
     __slots__ = ("body", "posted", "redelivered")
 
-    def __init__(self, body: bytes, posted: asyncio.Future[None]) -> None:
+    def __init__(self, body: Batch, posted: asyncio.Future[None]) -> None:
         self.body = body
         self.posted = posted
         self.redelivered = False
@@ -142,13 +143,13 @@ class MemoryQueue:
         """Whether a post would be taken now."""
         return self._batches < self._batches_max and self._bytes < self._bytes_max
 
-    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+    def post(self, shard: int, batch: Batch) -> asyncio.Future[None]:
         """Begin to post; the future is done when the consumer was done with the batch. Raises LinkDown at the bound."""
         if not self.is_ready:
             raise LinkDown(f"the queue is full: {self._batches} batches, {self._bytes} bytes")
         return self.post_over(shard, batch)
 
-    def post_over(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+    def post_over(self, shard: int, batch: Batch) -> asyncio.Future[None]:
         """As `post`, over the bounds as well."""
         loop = asyncio.get_running_loop()
         item = _Batch(batch, loop.create_future())
@@ -165,7 +166,7 @@ class MemoryQueue:
 
     def bury(self, delivery: Delivery, reason: str) -> asyncio.Future[None]:
         """Keep the batch as a dead letter. The future fails with LinkDown when the file could not be written."""
-        letter = DeadLetter(delivery.shard, reason, int(time.time() * 1000), delivery.body)
+        letter = DeadLetter(delivery.shard, reason, int(time.time() * 1000), packed(delivery.body))
         self.dead_letters.append(letter)
         loop = asyncio.get_running_loop()
         if self._dead_letters_path is None:
@@ -241,7 +242,7 @@ class MemoryReserve:
     def __init__(self, queue: MemoryQueue) -> None:
         self._queue = queue
 
-    def post(self, shard: int, batch: bytes) -> asyncio.Future[None]:
+    def post(self, shard: int, batch: Batch) -> asyncio.Future[None]:
         """See MemoryQueue.post; over its bounds as well."""
         return self._queue.post_over(shard, batch)
 
