@@ -77,9 +77,7 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         ledger.origins_moved[state.uid, key] = origin
     if type(body) is not bytes:
         raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
-    _fits(
-        cid, type_, flags, expires_ms
-    )  # the journal would keep any number, and the tables refuse it when it is folded
+    _fits(cid, type_, flags, expires_ms)  # the journal would keep any number, which the tables refuse in the end
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
     size = len(body)
     if state.head - state.floor >= share * bounds.count_max or state.bytes + size > share * bounds.bytes_max:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from brokerd.ports import Delivery
+from protocol.envelope import AckPost, EntryPost, Post, PostBatch, PostKind, unpack_stamped
 from tests.contracts.queue_factories import FACTORIES, Queues
 
 WAIT_S_MAX = 20.0
@@ -65,6 +66,18 @@ async def wait_until(came: asyncio.Event, holds: Callable[[], bool]) -> None:
         while not holds():
             came.clear()
             await came.wait()
+
+
+async def test_a_batch_that_nobody_packed_arrives_as_its_posts(queues: Queues) -> None:
+    taken = Taken()
+    await queues.shards.consume(0, taken)
+    posts: list[Post] = [
+        EntryPost(PostKind.ENTRY, "bob", b"ann-phone", 7, 5, 1, 9, b"body", 3),
+        AckPost(PostKind.ACK, "bob", "phone", 4, b"genera01"),
+    ]
+    await queues.inbound.post(0, PostBatch("node~1", posts, 300, 5))
+    await taken.wait_count(1)
+    assert unpack_stamped(taken.deliveries[0].body) == ("node~1", posts, 5)
 
 
 async def post_all(queues: Queues, shard: int, bodies: list[bytes]) -> None:
