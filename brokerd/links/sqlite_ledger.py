@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from brokerd.links import sqlite_schema as sql
-from brokerd.links.sqlite_journal import Changes, origin_rows, unpacked
+from brokerd.links.sqlite_journal import Changes, entries_of, origin_rows, unpacked
 from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
 
 USERS_CACHED_MAX: Final = 10_000  # about 4 KiB each with a full set of origins
@@ -47,7 +47,7 @@ class Ledger:
         self._young = 0  # entries that the tables do not have
         self._is_writing = False
         self._rows_changed = 0
-        self.entry_rows = self._group.entries
+        self.entries = self._group.entries
         self.origins_moved = self._group.origins_moved
         self.origins_new = self._group.origins_new
 
@@ -77,7 +77,7 @@ class Ledger:
             self.rollback()
             return False
         self._version = epoch, last
-        self._young += len(self.entry_rows)
+        self._young += len(self.entries) // 2
         self._unfolded.absorb(self._group)
         self._group.clear()
         self._evict()
@@ -184,7 +184,7 @@ class Ledger:
             for *numbers, uid in users:
                 state = unfolded.users[uid] = states[uid]
                 state.floor, state.head, state.bytes, state.delivered, state.asked = numbers
-            for row in entries:
+            for row in entries_of(entries):
                 states[row[0]].young.append(row)
             for uid, name, *place in devices:
                 states[uid].devices[name] = unfolded.devices[uid, name] = Device(*place)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from struct import Struct
 from typing import Final, NamedTuple
 
 from brokerd.links import sqlite_schema as sql
 from brokerd.links.gaps import open_gap
+from brokerd.links.sqlite_journal import entry_head
 from brokerd.links.sqlite_ledger import Ledger
-from brokerd.links.sqlite_state import Device, UserState
+from brokerd.links.sqlite_state import Device, Origin, UserState
 from brokerd.ports import EXPIRING, FULL, NO_USER, REPEAT, Ack, Acked, Append, Entry, Opened, Owed, Page, Stored
 from protocol.wire import Flag, Type
 
@@ -27,7 +27,6 @@ _RECEIPT: Final = int(Type.RECEIPT)
 _COPIES: Final = frozenset((int(Type.SENT), int(Type.READ_SYNC)))  # for the user's other devices
 ASKS: Final = int(Flag.RECEIPT)
 CID_MAX: Final = (1 << 63) - 1
-_fits: Final = Struct(">qBBq").pack  # raises struct.error
 
 
 class Bounds(NamedTuple):
@@ -57,17 +56,22 @@ def _append_to(ledger: Ledger, item: Append, bounds: Bounds, day: int) -> Saved:
     if not item.entries:
         return Saved((), state.head)
     before = state.head
-    results = [_take(ledger, state, entry, bounds, day) for entry in item.entries]
+    results: list[int] = []
+    key, origin = b"", None  # of the entry before: most of an append comes from one
+    for entry in item.entries:
+        if origin is None or entry[0] != key:
+            key = entry[0]
+            origin = state.origins.get(key) or ledger.load_origin(state, key)
+        results.append(_take(ledger, state, origin, entry, bounds, day))
     if state.head != before or FULL in results:
         ledger.moved(state)
     return Saved(results, state.head)
 
 
-def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: int) -> int:
+def _take(ledger: Ledger, state: UserState, origin: Origin, entry: Entry, bounds: Bounds, day: int) -> int:
     key, cid, type_, flags, expires_ms, body, prev = entry
     if type_ in _COPIES and len(state.devices) < 2:
         return REPEAT
-    origin = state.origins.get(key) or ledger.load_origin(state, key)
     if not origin.is_new(cid, prev):
         return origin.earlier(cid)
     if origin.day != day:
@@ -75,9 +79,8 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         ledger.origins_new[state.uid, key] = origin
     else:
         ledger.origins_moved[state.uid, key] = origin
-    if type(body) is not bytes:
-        raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
-    _fits(cid, type_, flags, expires_ms)  # the journal would keep any number, which the tables refuse in the end
+    if type(body) is not bytes or cid > CID_MAX:
+        raise TypeError("a body is bytes, a cid has 63 bits")  # SQLite would keep any type; and take no number above
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
     size = len(body)
     if state.head - state.floor >= share * bounds.count_max or state.bytes + size > share * bounds.bytes_max:
@@ -90,9 +93,9 @@ def _take(ledger: Ledger, state: UserState, entry: Entry, bounds: Bounds, day: i
         state.asked = seq
     if expires_ms and (not state.due_ms or expires_ms < state.due_ms):
         ledger.set_due(state, expires_ms)
-    row = (state.uid, seq, type_, flags, expires_ms, body)
-    ledger.entry_rows.append(row)
-    state.young.append(row)
+    uid = state.uid
+    ledger.entries += (entry_head(uid, seq, type_, flags, expires_ms, size), body)
+    state.young.append((uid, seq, type_, flags, expires_ms, body))
     return seq
 
 
