@@ -93,7 +93,7 @@ async def test_what_was_acknowledged_in_time_is_never_written_to_the_tables(path
 
 
 @pytest.mark.pure
-@pytest.mark.parametrize(("bound", "at"), [("JOURNAL_BYTES_MAX", 9_500), ("YOUNG_MAX", 9)])
+@pytest.mark.parametrize(("bound", "at"), [("JOURNAL_BYTES_MAX", 10_000), ("YOUNG_MAX", 9)])
 async def test_a_long_journal_is_folded_behind_the_commit_that_made_it_so(
     path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, at: int
 ) -> None:
