@@ -25,6 +25,12 @@ class PostEntry(NamedTuple):
     copy: EntryPost | None
 
 
+class PostBurst(NamedTuple):
+    """For each of these: PostEntry(post.cid, post, None)."""
+
+    posts: list[EntryPost]
+
+
 class PostSignal(NamedTuple):
     """Post without an answer."""
 
@@ -63,7 +69,9 @@ class Close(NamedTuple):
     detail: str
 
 
-Effect = Login | PostEntry | PostSignal | Acknowledge | ReadQueue | AskHead | HoldReading | ResumeReading | Close
+Effect = (
+    Login | PostEntry | PostBurst | PostSignal | Acknowledge | ReadQueue | AskHead | HoldReading | ResumeReading | Close
+)  # fmt: skip
 
 
 class Gate:

@@ -18,7 +18,7 @@ from brokerd.crash_points import WRITTEN_TURNS, crash_point
 from brokerd.metrics import Sizes, Value
 from brokerd.ports import Inbound, LinkDown, PostRefused
 from chatd.auth.own import is_own
-from chatd.effects import Gate, PostEntry
+from chatd.effects import Gate, PostBurst, PostEntry
 from chatd.tracer import NodeTracer
 from protocol.envelope import (
     BATCH_BYTES_MAX,
@@ -127,6 +127,14 @@ class Postbox:
         self._put(to, post, len(body), ticket)
         if copy is not None:
             self._put(copy.to, copy, len(copy.body), ticket)
+
+    def post_burst(self, by: Poster, effect: PostBurst) -> None:
+        """Take entries that have no copies. `by` is answered for each."""
+        for post in effect.posts:
+            _, to, origin, cid, _, _, _, body, _ = post
+            may_be_traced = (origin[0] ^ (cid or origin[-1])) & self._mask == self._want
+            answers = self._tracer.taken(by, post) if may_be_traced and self._tracer is not None else by
+            self._put(to, post, len(body), answers)
 
     def signal(self, post: SignalPost) -> None:
         """Take an ephemeral message."""

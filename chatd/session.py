@@ -11,30 +11,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from brokerd.ports import Opened, Page
+from chatd import effects as do
 from chatd.brake import IN_FLIGHT_MAX, SHARE_MIN, Share
-from chatd.effects import (
-    Acknowledge,
-    AskHead,
-    Close,
-    Effect,
-    Gate,
-    HoldReading,
-    Login,
-    PostEntry,
-    PostSignal,
-    ResumeReading,
-)
 from chatd.feed import Feed
 from chatd.full import FullHints
 from chatd.ports import Identity
 from chatd.posts import COPIES, Origin, Untaken, message_copy, message_post, read_copy, read_post, signal_post
 from chatd.refusals import Refusals
 from protocol.connection import Closing, Event, ServerConnection
+from protocol.envelope import EntryPost
 from protocol.errors import Code
 from protocol.messages import Accepted, Ack, Bye, Credit, GoAway, Hello, Ping, Pong, Read, Send, Signal, Welcome
 from protocol.names import NAME_ALLOWED, device_tag, is_name, message_id
 from protocol.states import State
-from protocol.tuples import new
 from protocol.wire import ACCEPTED_CIDS_MAX, FEATURES, TTL_S_MAX, VERSION_MINOR, Limits, Processed
 
 BUSY_RETRY_MS: Final = 1000
@@ -46,10 +35,10 @@ QUEUE_ANEW: Final = "the queue was made anew: log in again"  # the store came ba
 class Session:
     """One live connection of one device, from its first byte to its last. Take `effects` after every call."""
 
-    def __init__(self, conn: ServerConnection, id_: str, gate: Gate) -> None:
+    def __init__(self, conn: ServerConnection, id_: str, gate: do.Gate) -> None:
         self.conn = conn
         self.id = id_
-        self.effects: list[Effect] = []
+        self.effects: list[do.Effect] = []
         self.feed = Feed(conn, self.effects)
         self.full = FullHints()
         self.user = ""  # set at login, with device
@@ -67,12 +56,13 @@ class Session:
         self._origin = Origin("", b"")
         self.is_holding = False  # reading from the peer waits for answers
         self._is_clear = False  # see _take_send
+        self._burst: list[EntryPost] | None = None  # the last effect's, while a burst goes on
         self._now_s = 0.0  # of the newest read
         self._untaken = Untaken()
         self._refused = Refusals()
         self._asked_at: int | None = None  # our position when the newest seq was asked for; None: not asked
 
-    def take_effects(self) -> list[Effect]:
+    def take_effects(self) -> list[do.Effect]:
         """What is to be done now, in order."""
         effects = self.effects[:]
         self.effects.clear()
@@ -86,14 +76,17 @@ class Session:
         self._take_all(self.conn.receive(data, now_s), now_ms)
         if not self.is_holding and not self._has_room():
             self.is_holding = True
-            self.effects.append(HoldReading())
+            self.effects.append(do.HoldReading())
 
     def _take_all(self, events: list[Event], now_ms: int) -> None:
         self._is_clear = len(events) > 1 and self._looks_clear()
+        self._burst = None
         for event in events:
             if type(event) is Send:
                 self._take_send(event, now_ms)
-            elif type(event) is Ack:
+                continue
+            self._burst = None  # what is decided in between is performed in between
+            if type(event) is Ack:
                 self._take_ack(event)
             else:
                 self._take(event, now_ms)
@@ -106,21 +99,21 @@ class Session:
                 self._take_signal(event)
             case Ping():
                 self._asked_at = self.feed.expected - 1 if self._asked_at is None else self._asked_at
-                self.effects.append(AskHead())
+                self.effects.append(do.AskHead())
             case Credit():
                 self._take_credit(event)
             case Hello():
                 self._take_hello(event)
             case Closing():
-                self.effects.append(Close(event.code, event.detail))
+                self.effects.append(do.Close(event.code, event.detail))
             case Bye():
-                self.effects.append(Close(None, "bye"))
+                self.effects.append(do.Close(None, "bye"))
             case _:
                 pass  # PONG: any frame counts as life; Refused: already answered
 
     def _take_hello(self, hello: Hello) -> None:
         if is_name(hello.device) and (is_name(hello.user) or hello.user == ""):
-            self.effects.append(Login(hello))
+            self.effects.append(do.Login(hello))
         else:
             self.fail(Code.BAD_NAME, f"user and device are {NAME_ALLOWED}")
 
@@ -128,6 +121,7 @@ class Session:
         cid, flags, to, payload, ttl_s = send
         before = self._untaken.get(to) if self._is_clear else None
         if before is None or cid <= self.last_cid or ttl_s is not None:
+            self._burst = None
             self._take_single(send, now_ms)
             return
         # one more of a burst to the same receiver, with nothing in its way: what _take_single looks at was looked at
@@ -137,7 +131,10 @@ class Session:
         self._gate.in_flight += 1
         by = self._origin
         post = message_post(by, cid, to, message_id(by.tag, cid), flags, payload, None, now_ms, before)
-        self.effects.append(new(PostEntry, (cid, post, None)))
+        if self._burst is None:
+            self._burst = []
+            self.effects.append(do.PostBurst(self._burst))
+        self._burst.append(post)
 
     def _looks_clear(self) -> bool:
         """Whether nothing but its own fault keeps a message of this read from being posted, without a copy: for a whole read,
@@ -159,7 +156,7 @@ class Session:
             copy = message_copy(by, cid, to, id_, flags, payload, now_ms, self._untaken.before(cid, COPIES))
         post = message_post(by, cid, to, id_, flags, payload, ttl_s, now_ms, self._untaken.before(cid, to))
         self._count_unaccepted(to)
-        self.effects.append(PostEntry(cid, post, copy))
+        self.effects.append(do.PostEntry(cid, post, copy))
 
     def _take_read(self, read: Read, now_ms: int) -> None:
         cid, _, to, ids = read
@@ -170,14 +167,14 @@ class Session:
             )
             self._count_unaccepted(to)
             self.effects.append(
-                PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._untaken.before(cid, to)), copy)
+                do.PostEntry(cid, read_post(by, cid, to, ids, now_ms, self._untaken.before(cid, to)), copy)
             )
 
     def _take_signal(self, signal: Signal) -> None:
         if not is_name(signal.to):
             self._refuse(0, Code.BAD_RECEIVER, NAME_ALLOWED)
         elif self._gate.is_open:
-            self.effects.append(PostSignal(signal_post(self._origin, signal.to, signal.payload)))
+            self.effects.append(do.PostSignal(signal_post(self._origin, signal.to, signal.payload)))
 
     def _wants_copy(self, to: str) -> bool:
         """My other devices are told what I send, but for what I send to myself: they get that anyway."""
@@ -231,7 +228,7 @@ class Session:
         if ack.ref >= self.feed.expected:
             self._refuse(ack.ref, Code.BAD_ACK, f"ack {ack.ref}, delivered up to {self.feed.expected - 1}")
         elif self.feed.ack(ack.ref):
-            self.effects.append(Acknowledge(ack.ref))
+            self.effects.append(do.Acknowledge(ack.ref))
 
     def _take_credit(self, credit: Credit) -> None:
         most = self.feed.acked + self._limits.credit_max
@@ -263,14 +260,14 @@ class Session:
             now_s,
         )  # fmt: skip
         if acked > opened.cursor:
-            self.effects.append(Acknowledge(acked))
+            self.effects.append(do.Acknowledge(acked))
         self.feed.open(acked, opened.head, credit)
 
     def fail(self, code: Code, detail: str = "", *, retry_after_ms: int = 0) -> None:
         """End the session with a code that closes (a refused login, REPLACED, REVOKED, SLOW_READER …)."""
         if not self.conn.is_over:
             closing = self.conn.fail(code, detail, retry_after_ms=retry_after_ms)
-            self.effects.append(Close(closing.code, closing.detail))
+            self.effects.append(do.Close(closing.code, closing.detail))
 
     def go_away(self, after_ms_min: int, after_ms_max: int) -> None:
         """Tell the peer that this node stops."""
@@ -322,7 +319,7 @@ class Session:
         """There may be room for what the peer says."""
         if self.is_holding and self._has_room():
             self.is_holding = False
-            self.effects.append(ResumeReading())
+            self.effects.append(do.ResumeReading())
 
     def _refuse(self, ref: int, code: Code, detail: str, *, retry_after_ms: int = 0) -> None:
         self.conn.refuse(ref, self._gate.refusing(code), detail=detail, retry_after_ms=retry_after_ms)
@@ -397,4 +394,4 @@ class Session:
             self.conn.excuse(now_s)
         for event in self.conn.tick(now_s):
             if isinstance(event, Closing):
-                self.effects.append(Close(event.code, event.detail))
+                self.effects.append(do.Close(event.code, event.detail))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from brokerd.crash_points import crash_point
-from brokerd.ports import Ack, Entrance, Inbound, LinkDown, Nodes, Register, SentQueue
+from brokerd.ports import Ack, Entrance, Inbound, Nodes, Register, SentQueue
 from brokerd.tracing import HopBuffer, Sample
 from chatd.brake import SLOT_S
 from chatd.effects import (
@@ -25,16 +25,17 @@ from chatd.effects import (
     Gate,
     HoldReading,
     Login,
+    PostBurst,
     PostEntry,
     PostSignal,
     ReadQueue,
     ResumeReading,
 )
 from chatd.entrance import InTurn
-from chatd.feed import PAGE_BYTES_MAX
 from chatd.line import Line
 from chatd.logins import Logins
 from chatd.pace import Pace
+from chatd.pages import Pages
 from chatd.ports import Accounts, Wire
 from chatd.postbox import Postbox
 from chatd.roster import Roster
@@ -45,7 +46,6 @@ from protocol.envelope import PostKind, TroublePost
 from protocol.errors import Code
 from protocol.wire import Limits
 
-READS_MAX: Final = 64  # backlog reads on their way: 64 pages of 256 KiB = 16 MiB
 PAUSED_S_MAX: Final = 60.0  # a peer that took nothing for so long is closed (SLOW_READER)
 PING_USERS_MAX: Final = 1000  # in one look-up
 # The one thing that lingers, for a message that goes to the same shard: see Postbox.ack.
@@ -116,10 +116,9 @@ class Switchboard:
         self.lease_ends_s = math.inf  # by our own clock
         self._tasks = tasks
         self.logins = Logins(self, accounts)
-        self._reads = asyncio.Semaphore(READS_MAX)
+        self._pages = Pages(self)
         self._dirty: set[Line] = set()
         self._pinged: list[Line] = []
-        self._stalled: set[Line] = set()  # whose read failed: the store is down
         self._acked: dict[tuple[str, str, bytes], int] = {}  # while the store is full; for ACK_WAIT_S at most
         self._ids = itertools.count(1)
         self._pace = Pace(pace_s, shards)
@@ -127,6 +126,7 @@ class Switchboard:
         self._is_aging = self._is_pacing = self._is_braking = self._woken = False
         self._perform: dict[type, Callable[[Line, Any], None]] = {
             PostEntry: self.postbox.post,
+            PostBurst: self.postbox.post_burst,
             Acknowledge: self._acknowledge,
             ReadQueue: self._read_queue,
             AskHead: self._ask_head,
@@ -175,7 +175,7 @@ class Switchboard:
         """The transport is gone: so is the session. What waits for the device waits on, with its status."""
         self.lines.discard(line)
         self._dirty.discard(line)
-        self._stalled.discard(line)
+        self._pages.lost(line)
         session = line.session
         code, detail = line.closing or (None, reason)
         if not session.user:
@@ -257,7 +257,7 @@ class Switchboard:
             self.tracer.acked(line, effect.seq)
         if self.gate.store_full:
             if not self._acked:
-                self._loop.call_later(ACK_WAIT_S, lambda: self.spawn(self._acknowledge_now()))
+                self._loop.call_later(ACK_WAIT_S, self._acknowledge_now)
             self._acked[session.user, session.device, session.generation] = effect.seq
         if not self._is_aging:
             self._is_aging = True
@@ -269,15 +269,12 @@ class Switchboard:
             self._loop.call_later(ACK_WAIT_S / 2, self._age_acks)
         self.wake()
 
-    async def _acknowledge_now(self) -> None:
+    def _acknowledge_now(self) -> None:
         """The store is full, and ACKs make room in it; in their shard they may stand behind messages that wait for it.
-        So they go there directly as well. What is owed for them is found when they come by the shard."""
+        So they go there directly as well."""
         acked, self._acked = self._acked, {}
-        try:
-            acks = [Ack(user, device, seq, 0, generation) for (user, device, generation), seq in acked.items()]
-            await self.sent_queue.acknowledge(acks, self.now_ms())
-        except LinkDown as down:
-            self.log.info("acks_put_off", error=str(down))
+        acks = [Ack(user, device, seq, 0, generation) for (user, device, generation), seq in acked.items()]
+        self.spawn(self._pages.acknowledge(acks))
 
     @property
     def is_idle(self) -> bool:
@@ -305,26 +302,7 @@ class Switchboard:
 
     def _read_queue(self, line: Line, effect: ReadQueue) -> None:
         self.counts.pages += 1
-        self.spawn(self._read(line, effect))
-
-    async def _read(self, line: Line, effect: ReadQueue) -> None:
-        session = line.session
-        try:
-            async with self._reads:
-                if line.is_lost:
-                    return
-                page = await self.sent_queue.read(session.user, effect.after, effect.entries_max, PAGE_BYTES_MAX)
-        except LinkDown:
-            self._stalled.add(line)
-            return
-        if self.is_doubtful:
-            self._stalled.add(line)
-            return
-        before = session.feed.expected
-        session.page(page)
-        self.tracer.paged(line, page, before)
-        self.counts.delivered += len(page.entries)
-        self.attend(line)
+        self.spawn(self._pages.read(line, effect))
 
     # --- time
 
@@ -352,8 +330,7 @@ class Switchboard:
         """Once a second: deadlines, slow readers, what waits for a link."""
         now_s = self.now_s()
         self.postbox.tick(now_s)
-        stalled, self._stalled = self._stalled, set()
-        for line in stalled:
+        for line in self._pages.take_stalled():
             line.session.read_again()
             self.attend(line)
         for line in tuple(self.lines):

@@ -13,7 +13,7 @@ native() {
     case ${CHATD_NATIVE:-} in
     0) echo 0 ;;
     ?*) systemd/compiler.sh "$PYTHON" && echo 1 ;;
-    *) systemd/compiler.sh "$PYTHON" && echo 1 || { echo "Not compiled: it will take half as much CPU again." >&2 && echo 0; } ;;
+    *) systemd/compiler.sh "$PYTHON" && echo 1 || { echo "Not compiled: it takes about a third more CPU." >&2 && echo 0; } ;;
     esac
 }
 

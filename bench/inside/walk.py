@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from brokerd.ports import Appended, Opened, Seat
 from brokerd.route import Plan, plan, route
-from chatd.effects import Gate, PostEntry
+from chatd.effects import Gate, PostBurst, PostEntry
 from chatd.ports import Identity
 from chatd.session import Session
 from protocol.codec import encode
@@ -86,7 +86,11 @@ def posts(round_: int) -> list[EntryPost]:
     for number in range(USERS):
         session = open_session(sender(number))
         session.receive(sends(number, 1 + round_ * WINDOW), NOW_S, NOW_MS)
-        out += [effect.post for effect in session.take_effects() if isinstance(effect, PostEntry)]
+        for effect in session.take_effects():
+            if isinstance(effect, PostBurst):
+                out += effect.posts
+            elif isinstance(effect, PostEntry):
+                out.append(effect.post)
     assert len(out) == MESSAGES
     return out
 

@@ -6,7 +6,6 @@ who gets a thousand messages and acknowledges them costs the tables one row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
@@ -64,40 +63,41 @@ class Changes:
 
     def packed(self) -> bytes:
         """As it stands in the journal: msgpack of Packed."""
-        origins = [*origin_rows(self.origins_new), *origin_rows(self.origins_moved)]
-        rows = (b"".join(self.entries), [*self.device_rows()], origins, [*self.user_rows()], [*self.due_rows()])
+        origins = origin_rows(self.origins_new) + origin_rows(self.origins_moved)
+        rows = (b"".join(self.entries), self.device_rows(), origins, self.user_rows(), self.due_rows())
         packed: bytes = msgpack.packb(rows)
         return packed
 
-    def user_rows(self) -> Iterator[UserRow]:
+    def user_rows(self) -> list[UserRow]:
         """For USER_PUT."""
-        for uid, it in self.users.items():
-            yield it.floor, it.head, it.bytes, it.delivered, it.asked, uid
+        return [(it.floor, it.head, it.bytes, it.delivered, it.asked, uid) for uid, it in self.users.items()]
 
-    def device_rows(self) -> Iterator[DeviceRow]:
+    def device_rows(self) -> list[DeviceRow]:
         """For DEVICE_PUT."""
-        for (uid, name), it in self.devices.items():
-            yield uid, name, it.cursor, it.seen_ms, it.reason, it.trouble_ms, it.attempts
+        return [
+            (uid, name, it.cursor, it.seen_ms, it.reason, it.trouble_ms, it.attempts)
+            for (uid, name), it in self.devices.items()
+        ]
 
-    def due_rows(self) -> Iterator[tuple[int, int]]:
+    def due_rows(self) -> list[tuple[int, int]]:
         """For USER_DUE."""
-        for uid, it in self.due.items():
-            yield it.due_ms, uid
+        return [(it.due_ms, uid) for uid, it in self.due.items()]
 
 
-def origin_rows(origins: dict[tuple[int, bytes], Origin]) -> Iterator[OriginRow]:
+def origin_rows(origins: dict[tuple[int, bytes], Origin]) -> list[OriginRow]:
     """For ORIGIN_PUT and ORIGIN_MOVE."""
-    for (uid, key), it in origins.items():
-        yield *it.packed(), uid, key, it.day
+    return [(*it.packed(), uid, key, it.day) for (uid, key), it in origins.items()]
 
 
-def entries_of(packed: bytes) -> Iterator[EntryRow]:
+def entries_of(packed: bytes) -> list[EntryRow]:
     """The entries of a commit."""
+    rows: list[EntryRow] = []
     at = 0
     while at < len(packed):
         uid, seq, type_, flags, expires_ms, size = _ENTRY.unpack_from(packed, at)
         at += _ENTRY.size + size
-        yield uid, seq, type_, flags, expires_ms, packed[at - size : at]
+        rows.append((uid, seq, type_, flags, expires_ms, packed[at - size : at]))
+    return rows
 
 
 def unpacked(packed: bytes) -> Packed:

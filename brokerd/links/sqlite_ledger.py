@@ -292,7 +292,7 @@ class Ledger:
 
     def _bytes_up_to(self, state: UserState, floor: int) -> int:
         # asked only behind a start or for a long queue: for each ACK it was 8 % of the CPU of an embedded chatd
-        size = sum(len(row[-1]) for row in state.young if row[1] <= floor)
+        size = sum([len(row[-1]) for row in state.young if row[1] <= floor])
         if state.floor < state.table_head:
             size += self.one(sql.ENTRIES_BYTES, (state.uid, state.floor, min(floor, state.table_head)))
         return size

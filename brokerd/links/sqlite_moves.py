@@ -5,8 +5,8 @@ The order of decisions in an append is the contract: a repeat gets its first res
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from brokerd.links import sqlite_schema as sql
@@ -164,16 +164,17 @@ def _owed(ledger: Ledger, state: UserState, delivered: int, furthest: int) -> li
     return owed
 
 
-def _asking(ledger: Ledger, state: UserState, after: int, upto: int) -> Iterator[Owed]:
+def _asking(ledger: Ledger, state: UserState, after: int, upto: int) -> Iterable[Owed]:
     """Entries of (after, upto] whose sender asks for a receipt; of those in the table no more than OWED_MAX."""
-    if after < state.table_head:
-        values = (state.uid, after, min(upto, state.table_head), DELIVER, ASKS, OWED_MAX)
-        yield from map(Owed._make, ledger.connection.execute(sql.ENTRIES_OWED, values))
-    for _, seq, type_, flags, _, body in state.young_after(after):
-        if seq > upto:
-            return
-        if type_ == DELIVER and flags & ASKS:
-            yield Owed(seq, flags, body)
+    young = [
+        Owed(seq, flags, body)
+        for _, seq, type_, flags, _, body in state.young_after(after)
+        if seq <= upto and type_ == DELIVER and flags & ASKS
+    ]
+    if after >= state.table_head:
+        return young
+    values = (state.uid, after, min(upto, state.table_head), DELIVER, ASKS, OWED_MAX)
+    return chain(map(Owed._make, ledger.connection.execute(sql.ENTRIES_OWED, values)), young)
 
 
 def open_device(ledger: Ledger, user: str, device: str, generation: bytes, retention_ms: int, now_ms: int) -> Opened:
@@ -207,12 +208,12 @@ def read(ledger: Ledger, user: str, after: int, count_max: int, bytes_max: int) 
     return Page(after + 1, entries, state.head)
 
 
-def _behind(ledger: Ledger, state: UserState, after: int) -> Iterator[tuple[int, int, int, bytes]]:
+def _behind(ledger: Ledger, state: UserState, after: int) -> Iterable[tuple[int, int, int, bytes]]:
     """Type, flags, expires_ms and body of each entry behind `after`, which is not below the floor."""
-    if after < state.table_head:
-        yield from ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after))
-    for row in state.young_after(after):
-        yield row[2:]
+    young = [row[2:] for row in state.young_after(after)]
+    if after >= state.table_head:
+        return young
+    return chain(ledger.connection.execute(sql.ENTRIES_READ, (state.uid, after)), young)
 
 
 def heads(ledger: Ledger, users: Sequence[str]) -> list[int]:

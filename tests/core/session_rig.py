@@ -7,6 +7,8 @@ from chatd.effects import (
     Effect,
     Gate,
     Login,
+    PostBurst,
+    PostEntry,
 )
 from chatd.ports import Identity
 from chatd.session import Session
@@ -38,7 +40,7 @@ class Rig:
     def say(self, *messages: Message, after_s: float = 0.0) -> list[Effect]:
         """What the session wants done when the peer says this in one breath, so long after the rig was made."""
         self.session.receive(b"".join(encode(message) for message in messages), NOW_S + after_s, NOW_MS)
-        return self.session.take_effects()
+        return singly(self.session.take_effects())
 
     def heard(self) -> list[Message]:
         """What the peer hears."""
@@ -52,6 +54,17 @@ class Rig:
         self.session.user, self.session.device = login.user, login.device
         self.session.logged_in(login, Identity("ann", None), opened, node="n1", now_s=NOW_S, now_ms=NOW_MS)
         return self.session.take_effects()
+
+
+def singly(effects: list[Effect]) -> list[Effect]:
+    """With each message of a burst as if it had been decided by itself."""
+    single: list[Effect] = []
+    for effect in effects:
+        if isinstance(effect, PostBurst):
+            single += [PostEntry(post.cid, post, None) for post in effect.posts]
+        else:
+            single.append(effect)
+    return single
 
 
 def opened_rig(limits: Limits | None = None, *, devices: int = 1) -> Rig:

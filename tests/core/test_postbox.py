@@ -6,6 +6,7 @@ import pytest
 
 from brokerd.ports import LinkDown, PostRefused
 from chatd.auth.own import own_names
+from chatd.effects import PostBurst
 from chatd.postbox import SHUT_S_MAX, WAITING_BYTES_MAX, WAITING_POSTS_MAX
 from protocol.envelope import (
     BATCH_BYTES_MAX,
@@ -45,6 +46,15 @@ async def test_what_one_turn_brought_leaves_as_one_batch_a_shard_in_its_order(ri
     )
     rig.box.flush()
     assert len(rig.window.posted) == 2, "and nothing leaves twice"
+
+
+async def test_a_burst_is_posted_and_answered_as_its_messages(rig: Rig) -> None:
+    rig.box.post(rig.poster, single(1))
+    rig.box.post_burst(rig.poster, PostBurst([entry(BOB, 2), entry(BOB, 3)]))
+    rig.box.flush()
+    assert rig.window.batches() == [(shard_of(BOB, SHARDS), [entry(BOB, 1), entry(BOB, 2), entry(BOB, 3)])]
+    await rig.confirm(0)
+    assert rig.poster.heard == [[1, 2, 3]]
 
 
 async def test_a_batch_is_cut_at_the_count_that_a_broker_takes(rig: Rig) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatd.effects import Effect, PostEntry
+from chatd.effects import Acknowledge, Effect, PostBurst, PostEntry
+from protocol.codec import encode
 from protocol.errors import Code
-from protocol.messages import Message, Read, Send
-from protocol.wire import TTL_S_MAX, Processed
-from tests.core.peers import NOW_S
+from protocol.frames import pack_frame
+from protocol.messages import Ack, Message, Read, Send
+from protocol.wire import TTL_S_MAX, Processed, Type
+from tests.core.peers import NOW_MS, NOW_S
 from tests.core.session_rig import Rig, opened_rig
 
 RECEIVERS = st.sampled_from(("bob", "cat", "ann", "Not A Name"))
@@ -54,6 +56,18 @@ def test_what_is_said_in_one_breath_is_answered_as_if_it_had_been_said_message_b
     state = (devices, refused, is_full, is_open)
     at_once, one_by_one = prepared(*state), prepared(*state)
     assert outcome(at_once, [said]) == outcome(one_by_one, [[message] for message in said])
+
+
+def test_what_is_decided_between_two_parts_of_a_burst_stays_between_them() -> None:
+    rig = opened_rig()
+    rig.session.push(1, 1, pack_frame(Type.RECEIPT, 0, 1, b""))
+    said = Send(4, 0, "bob", b"", None), Send(5, 0, "bob", b"", None), Ack(1, 0), Send(6, 0, "bob", b"", None)
+    rig.session.receive(b"".join(map(encode, said)), NOW_S, NOW_MS)
+    first, burst, ack, last = rig.session.take_effects()
+    assert isinstance(first, PostEntry)
+    assert isinstance(burst, PostBurst)
+    assert isinstance(last, PostBurst)
+    assert ([it.cid for it in burst.posts], ack, [it.cid for it in last.posts]) == ([5], Acknowledge(1), [6])
 
 
 def test_a_burst_to_one_receiver_is_chained_and_counted() -> None:
