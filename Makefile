@@ -67,7 +67,7 @@ $(BENCH_READY): $(READY)
 	@$(BIN)/pip install -q --disable-pip-version-check -e '.[bench]' && touch $@ || echo "no network? the bench runs on without its report and without profiles"
 
 # What `make install` installs, apart from the checkout, so that no edited file runs as it was before.
-$(NATIVE): setup.py setup.cfg pyproject.toml $(wildcard protocol/*.py brokerd/*.py brokerd/*/*.py chatd/*.py chatd/*/*.py) | $(READY)
+$(NATIVE): setup.py setup.cfg pyproject.toml $(shell find protocol brokerd chatd -type f -not -name '*.pyc') | $(READY)
 	@systemd/compiler.sh $(BIN)/python 2>/dev/null || [ "$$(id -u)" != 0 ] || { apt-get update -q && DEBIAN_FRONTEND=noninteractive \
 	apt-get install -y -q --no-install-recommends gcc libc6-dev python3-dev; } >/dev/null 2>&1 || true
 	@systemd/compiler.sh $(BIN)/python

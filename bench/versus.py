@@ -46,9 +46,8 @@ def _git(*words: str) -> None:
 def _run(root: Path, out: Path, scenarios: Sequence[str], seconds: float) -> dict[str, Any]:
     words = [sys.executable, "-m", "bench", "run", *scenarios, "--repeats=1", f"--seconds={seconds}", f"--out={out}"]
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    subprocess.run(
-        words, cwd=root, env=env, check=False, stdout=subprocess.DEVNULL
-    )  # a fault of it is in what it wrote
+    # the checkout as it stands on both sides; a fault of it is in what it wrote
+    subprocess.run(words, cwd=root, env=env, check=False, stdout=subprocess.DEVNULL)
     return read(out)
 
 

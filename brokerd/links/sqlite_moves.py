@@ -79,8 +79,10 @@ def _take(ledger: Ledger, state: UserState, origin: Origin, entry: Entry, bounds
         ledger.origins_new[state.uid, key] = origin
     else:
         ledger.origins_moved[state.uid, key] = origin
-    if type(body) is not bytes or cid > CID_MAX:
-        raise TypeError("a body is bytes, a cid has 63 bits")  # SQLite would keep any type; and take no number above
+    if type(body) is not bytes:
+        raise TypeError("a body is bytes")  # SQLite would keep any type, and give it to every device
+    if cid > CID_MAX:
+        raise OverflowError(f"cid {cid} is over 63 bits")  # the journal would keep it, and the tables refuse it
     share = RECEIPT_SHARE if type_ == _RECEIPT else 1
     size = len(body)
     if state.head - state.floor >= share * bounds.count_max or state.bytes + size > share * bounds.bytes_max:
