@@ -18,13 +18,13 @@ native() {
 }
 
 virtual_environment() {
+    CHATD_NATIVE=$(native) # first: what is installed stays when this cannot be done
+    export CHATD_NATIVE
     rm -rf "$DESTDIR$VENV"
     "$PYTHON" -m venv "$DESTDIR$VENV"
     source_copy=$(mktemp -d) # a build in the checkout would pick up what an older one left there
     trap 'rm -rf "$source_copy"' EXIT
     cp -R setup.py setup.cfg pyproject.toml README.md protocol brokerd chatd bench "$source_copy"
-    CHATD_NATIVE=$(native)
-    export CHATD_NATIVE
     "$DESTDIR$VENV/bin/pip" install -q --disable-pip-version-check --no-compile "$source_copy"
     "$DESTDIR$VENV/bin/pip" uninstall -q -y --disable-pip-version-check setuptools pip 2>/dev/null || true
     rm -f "$DESTDIR$VENV"/bin/activate* "$DESTDIR$VENV"/bin/Activate*
