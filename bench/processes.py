@@ -9,7 +9,6 @@ import asyncio
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,17 +17,12 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
+from bench.ports import free_port
+
 READY_S_MAX: Final = 90.0  # a start under chaos may find its links held for 25 s, on a crowded machine
 STOP_S_MAX: Final = 20.0
 PR_SET_PDEATHSIG: Final = 1
 _prctl = ctypes.CDLL(None).prctl
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def end_with_parent() -> None:
@@ -77,9 +71,10 @@ class Daemon:
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            if b"ready" in line:
-                self._ready.set()
+        with process.stdout as lines:
+            for line in lines:
+                if b"ready" in line:
+                    self._ready.set()
 
     def wait_ready(self, s_max: float = READY_S_MAX) -> None:
         """Wait for its ready line. Raises DaemonDied."""
@@ -112,13 +107,10 @@ class Daemon:
         if self.is_running:
             self._process.send_signal(number)
         try:
-            code = self._process.wait(STOP_S_MAX)
+            return self._process.wait(STOP_S_MAX)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        return code
 
     async def restart(self) -> None:
         """Start again on the same ports and data. Started from this thread: the child ends with the thread that made it

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from bench.servers import ServerFailed, free_port
+from bench.ports import free_port
+from bench.servers import ServerFailed
 
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")  # the one on the PATH insists on root and changes the user
 START_S_MAX: Final = 120.0

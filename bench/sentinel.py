@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from bench.servers import POLL_S, START_S_MAX, STOP_S_MAX, Fsync, RedisServer, ServerFailed, free_port
+from bench.ports import free_port
+from bench.servers import POLL_S, START_S_MAX, STOP_S_MAX, Fsync, RedisServer, ServerFailed
 
 NAME: Final = "chat"  # what the sentinels call the primary
 REPLICAS: Final = 2

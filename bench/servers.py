@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal
 
+from bench.ports import free_port
+
 START_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 20.0
 POLL_S: Final = 0.01
@@ -26,14 +28,6 @@ Fsync = Literal["always", "everysec", "no"]
 
 class ServerFailed(Exception):
     """The server did not start, or did not stop. The text says why."""
-
-
-def free_port() -> int:
-    """A TCP port that nobody on loopback uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

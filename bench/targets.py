@@ -20,8 +20,9 @@ from bench.peers.nats import nats
 from bench.peers.prosody import prosody
 from bench.peers.socketio import socketio_servers
 from bench.plan import Servers
+from bench.ports import free_port
 from bench.processes import Chatd, end_with_parent
-from bench.servers import Fsync, RedisServer, free_port
+from bench.servers import Fsync, RedisServer
 from bench.tokens import Mint
 from bench.transports import Door, make_certificate
 

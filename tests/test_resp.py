@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hiredis import ReplyError
 
-from bench.servers import RedisServer, free_port
+from bench.ports import free_port
+from bench.servers import RedisServer
 from brokerd.config import is_redis_url
 from brokerd.links.resp import RespLink
 from brokerd.links.resp_stream import Limits

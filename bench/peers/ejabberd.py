@@ -15,7 +15,7 @@ from bench.peers.packages import Missing, folders, program
 from bench.peers.running import running
 from bench.peers.shape import pairs_of
 from bench.peers.xmpp import HOST, XmppReceiver, XmppSender
-from bench.servers import free_port
+from bench.ports import free_port
 
 # Debian's has a backlog of 5 and limits of rates, which are for the internet.
 _CONF: Final = """

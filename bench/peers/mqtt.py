@@ -13,8 +13,8 @@ from bench.crowd import Target
 from bench.peers.packages import Missing, program
 from bench.peers.running import running
 from bench.peers.shape import COUNTER, Receiving, Sending, pairs_of
+from bench.ports import free_port
 from bench.rabbit_server import PROGRAMS, RabbitServer
-from bench.servers import free_port
 from bench.transports import Door
 from bench.waiting import wait_port
 

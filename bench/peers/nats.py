@@ -15,7 +15,8 @@ from bench.crowd import Target
 from bench.peers.packages import program
 from bench.peers.running import running
 from bench.peers.shape import COUNTER, Party, Receiving, Sending, pairs_of
-from bench.servers import ServerFailed, free_port
+from bench.ports import free_port
+from bench.servers import ServerFailed
 
 IN_FLIGHT_MAX: Final = 4000
 STREAM: Final = "BENCH"

@@ -15,7 +15,7 @@ from bench.peers.packages import folders, program
 from bench.peers.running import running
 from bench.peers.shape import pairs_of
 from bench.peers.xmpp import HOST, XmppReceiver, XmppSender
-from bench.servers import free_port
+from bench.ports import free_port
 
 _CONF: Final = """
 run_as_root = true

@@ -19,8 +19,9 @@ from typing import Final
 from bench.crowd import Target
 from bench.peers.packages import Missing
 from bench.peers.shape import COUNTER, Party, Receiving, Sending, pairs_of
+from bench.ports import free_port
 from bench.processes import end_with_parent
-from bench.servers import RedisServer, free_port
+from bench.servers import RedisServer
 from bench.transports import Door
 from bench.waiting import wait_port
 

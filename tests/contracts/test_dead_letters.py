@@ -13,8 +13,8 @@ import aiormq
 import pytest
 import structlog
 
+from bench.ports import free_port
 from bench.rabbit_server import RabbitServer
-from bench.servers import free_port
 from brokerd.links.amqp import RabbitInbound, RabbitShards, Topology
 from brokerd.links.amqp_dead_letters import RabbitDeadLetters
 from brokerd.links.dead_letters import FileDeadLetters, ReturnTray, append_dead_letter, read_dead_letters

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import Brokerd, free_port
+from bench.ports import free_port
+from bench.processes import Brokerd
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from bench.ports import free_port
 from bench.rabbit_server import RabbitServer
-from bench.servers import free_port
 from brokerd.links.amqp import RabbitInbound, Topology
 from brokerd.links.amqp_inbound import NACKS_MAX
 from brokerd.links.amqp_url import rabbit_urls
