@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from brokerd.links import sqlite_ledger
+from brokerd.links import sqlite_moves as moves
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_memory import SqliteMemory
+from brokerd.links.sqlite_schema import open_store
 from brokerd.ports import FULL, REPEAT, Ack, Append, Entry, LinkDown
 from brokerd.support_ports import Standing
 from protocol.wire import Flag, Type
@@ -109,6 +111,49 @@ async def test_a_long_journal_is_folded_behind_the_commit_that_made_it_so(
 
 
 @pytest.mark.pure
+async def test_a_journal_of_which_little_counts_is_written_anew_and_no_table_is_touched(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_BYTES_TIDY", 10_000)
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_GROWTH_TIDY", 2)
+    async with SqliteSentQueue(path) as queue, SqliteSentQueue(path) as other:
+        await queue.open("bob", "phone", GENERATION, NOW_MS)
+        statements: list[str] = []
+        await queue._writer.call(lambda it: it.connection.set_trace_callback(statements.append), writes=False)
+        for cid in range(1, 101):
+            await queue.append([Append("bob", [message(cid, bytes([cid]) * 1000, expires_ms=NOW_MS + cid)])], NOW_MS)
+            await queue.acknowledge([Ack("bob", "phone", cid - 2, 0)], NOW_MS)
+        await queue.heads(["bob"])  # behind what the last commit left to do
+        assert in_journal(path) < 40
+        assert queue.statistics().folds == 0
+        assert not any(table in it for it in statements for table in ("INTO entries", "UPDATE users", "INTO origins"))
+        told = await queue.status("bob"), await queue.read("bob", 0, 10, 10_000)
+        assert [entry.body[0] for entry in told[1].entries] == [99, 100]
+        left_by_a_crash(path, tmp_path / "copy.db")
+        [appended] = await other.append([Append("bob", [message(100), message(101)])], NOW_MS)
+        assert appended.results == [REPEAT, 101]
+        assert await queue.heads(["bob"]) == [101]
+    async with SqliteSentQueue(tmp_path / "copy.db") as again:
+        assert (await again.status("bob"), await again.read("bob", 0, 10, 10_000)) == told
+        [appended] = await again.append([Append("bob", [message(100), message(101)])], NOW_MS)
+        assert appended.results == [REPEAT, 101]
+        assert await again.due(NOW_MS + 100, 10) == ["bob"]
+
+
+@pytest.mark.pure
+async def test_a_journal_of_which_much_counts_is_folded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_BYTES_TIDY", 10_000)
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_BYTES_MAX", 40_000)
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_GROWTH_TIDY", 10)
+    async with SqliteSentQueue(path) as queue:
+        await queue.open("bob", "phone", GENERATION, NOW_MS)
+        for cid in range(1, 11):
+            await queue.append([Append("bob", [message(cid, bytes(1000))])], NOW_MS)
+        assert await queue.heads(["bob"]) == [10]
+        assert (queue.statistics().folds, in_journal(path)) == (1, 0)
+
+
+@pytest.mark.pure
 async def test_what_was_young_before_a_crash_counts_for_the_next_fold(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +241,29 @@ async def test_two_processes_that_append_find_what_the_other_did(path: Path) -> 
         assert await queue.status("bob") == await other.status("bob")
 
 
+async def test_a_process_notices_that_another_one_wrote_the_journal_anew(path: Path) -> None:
+    def append(ledger: sqlite_ledger.Ledger, cid: int) -> int:
+        return moves.append(ledger, [Append("bob", [message(cid)])], moves.Bounds(10, 1000), NOW_MS)[0].results[0]
+
+    async with SqliteSentQueue(path) as queue:
+        await queue.open("bob", "phone", GENERATION, NOW_MS)
+    with closing(open_store(path)) as one, closing(open_store(path)) as another:
+        here, there = sqlite_ledger.Ledger(one), sqlite_ledger.Ledger(another)
+        here.be_current()
+        append(here, 1)
+        assert here.journal()
+        there.be_current()  # and would write the second commit next
+        append(here, 2)
+        assert here.journal()
+        assert not here.tidy()
+        assert in_journal(path) == 1
+        append(there, 2)
+        assert not there.journal()
+        there.be_current()
+        assert (append(there, 2), append(there, 3)) == (REPEAT, 3)
+        assert there.journal()
+
+
 # --- at random -----------------------------------------------------------------------------------------------------------
 
 
@@ -273,9 +341,16 @@ def tuple_of(given: Any) -> Any:
     return tuple(tuple_of(it) for it in given) if isinstance(given, (tuple, list)) else given
 
 
+@pytest.mark.parametrize(
+    "tidy_bytes", [pytest.param(1, marks=pytest.mark.pure), pytest.param(3_000, marks=pytest.mark.pure), None]
+)
 @pytest.mark.parametrize("seed", range(3))
-async def test_with_a_journal_every_call_answers_as_without_one_also_behind_crashes(tmp_path: Path, seed: int) -> None:
-    """One queue folds behind every commit, the other almost never, and it dies now and then."""
+async def test_with_a_journal_every_call_answers_as_without_one_also_behind_crashes(
+    tmp_path: Path, seed: int, tidy_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One queue folds behind every commit; the other writes its journal anew now and then, and dies now and then."""
+    if tidy_bytes:
+        monkeypatch.setattr(sqlite_ledger, "JOURNAL_BYTES_TIDY", tidy_bytes)
     chance = random.Random(seed)
     calls = _Chance(chance)
     bounds = {"count_max": 30, "bytes_max": 3000}

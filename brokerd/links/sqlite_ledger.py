@@ -2,9 +2,9 @@
 
 What a message does (an append, an ACK) is decided on states in memory, and committed as one row of the journal: one
 statement, one sync, however many users it is about. Most messages are acknowledged moments later, so most are never
-written anywhere else. When the journal is long enough, or somebody needs the tables, what is left of it is folded into
-them. The file is therefore tables plus journal, and whoever opens it, after a crash or beside us
-(chatctl), reads both. Lives in the writer's thread alone.
+written anywhere else: a journal of which little still counts is written anew, as one commit of that. When too much counts, or
+somebody needs the tables, it is folded into them. The file is therefore tables plus journal, and whoever opens it, after a
+crash or beside us (chatctl), reads both. Lives in the writer's thread alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from itertools import chain, islice
 from typing import Any, Final
 
 from brokerd.links import sqlite_schema as sql
-from brokerd.links.sqlite_journal import Changes, entries_of, origin_rows, unpacked
+from brokerd.links.sqlite_journal import Changes, entries_of, entry_head, origin_rows, unpacked
 from brokerd.links.sqlite_state import Device, EntryRow, Origin, UserState
 
 USERS_CACHED_MAX: Final = 10_000  # about 4 KiB each with a full set of origins
 ORIGINS_CACHED_MAX: Final = 16  # a user; the senders that write to somebody at one time are few
-# The journal is folded behind the commit that takes it over one of these: a start has to read it, what is young is in memory,
-# and while it is folded others wait. A fold finds the messages whose ACKs are under way, which had better not be a third of all.
+# The journal is written anew behind the commit that takes it over the first of these, and over so many times what counted the
+# last time: its pages are then the same few, and SQLite's checkpoint, for which others wait, copies no more than those.
+JOURNAL_BYTES_TIDY: Final = 1024 * 1024
+JOURNAL_GROWTH_TIDY: Final = 8
+# And it is folded behind the commit that takes it over one of these: a start has to read it, what is young is in memory, and
+# while it is folded others wait.
 JOURNAL_BYTES_MAX: Final = 16 * 1024 * 1024
 YOUNG_MAX: Final = 10_000  # entries
 UNFOLDED_USERS_MAX: Final = 5_000
@@ -44,6 +48,7 @@ class Ledger:
         self._group = Changes()  # since the last commit
         self._unfolded = Changes()  # in the journal
         self._journal_bytes = 0
+        self._journal_bytes_tidied = 0  # when it was last written anew
         self._young = 0  # entries that the tables do not have
         self._is_writing = False
         self._rows_changed = 0
@@ -84,10 +89,43 @@ class Ledger:
         return True
 
     @property
-    def is_fold_due(self) -> bool:
-        """Whether it is time for an empty transaction that writes."""
+    def is_tidy_due(self) -> bool:
+        """Whether it is time to tidy."""
+        tidied = self._journal_bytes_tidied * JOURNAL_GROWTH_TIDY
+        return self._is_fold_due or self._journal_bytes > max(JOURNAL_BYTES_TIDY, tidied)
+
+    @property
+    def _is_fold_due(self) -> bool:
         are_many = self._young > YOUNG_MAX or len(self._unfolded.users) > UNFOLDED_USERS_MAX
         return are_many or self._journal_bytes > JOURNAL_BYTES_MAX
+
+    def tidy(self, *, folds: bool = False) -> bool:
+        """Make the journal shorter, in a transaction of its own; `folds`: and empty. True: it is empty."""
+        self.begin(writes=True)
+        folds = folds or self._is_fold_due or self._young_bytes() > JOURNAL_BYTES_MAX // JOURNAL_GROWTH_TIDY
+        if folds:
+            self.commit()
+        else:
+            self._write_journal_anew()
+        return folds
+
+    def _young_bytes(self) -> int:
+        return sum([len(row[-1]) for state in self._unfolded.users.values() for row in state.young])
+
+    def _write_journal_anew(self) -> None:
+        assert self._version is not None
+        for state in self._unfolded.users.values():
+            for *head, body in state.young:
+                self._unfolded.entries += (entry_head(*head, len(body)), body)
+        packed = self._unfolded.packed()
+        self._unfolded.entries.clear()
+        self.connection.execute(sql.JOURNAL_EMPTY)
+        self.connection.execute(sql.EPOCH_NEXT)
+        epoch, last = self._version[0] + 1, 1
+        self.connection.execute(sql.JOURNAL_ADD, (last, packed, epoch))
+        self.connection.execute("COMMIT")
+        self._version = epoch, last
+        self._journal_bytes = self._journal_bytes_tidied = len(packed)
 
     # --- transactions
 
@@ -130,7 +168,7 @@ class Ledger:
         self._group.clear()
         if self._journal_bytes:  # first: a full disk has the room that it leaves
             self.connection.execute(sql.JOURNAL_EMPTY)
-            self._journal_bytes = 0
+            self._journal_bytes = self._journal_bytes_tidied = 0
         if self._unfolded.users:
             self._fold(self._unfolded)
             self._touched.update(self._unfolded.users)
@@ -172,7 +210,7 @@ class Ledger:
         self._touched.clear()
         self._group.clear()
         self._unfolded.clear()
-        self._journal_bytes = self._young = 0
+        self._journal_bytes = self._journal_bytes_tidied = self._young = 0
         self._version = None
 
     def _read_journal(self) -> None:

@@ -118,8 +118,8 @@ class GroupWriter:
             calls, is_last = self._next_group()
             self._answer(self._write([call for call in calls if call.writes]))
             self._answer(self._read([call for call in calls if not call.writes]))
-            if is_last or (self._ledger is not None and self._ledger.is_fold_due):
-                self._fold()
+            if is_last or (self._ledger is not None and self._ledger.is_tidy_due):
+                self._tidy(folds=is_last)
         if self._ledger is not None:
             self._ledger.connection.close()
 
@@ -192,14 +192,11 @@ class GroupWriter:
             return _failed(calls, fault) if len(calls) == 1 else self._write_each(calls)
         return self._committed(calls, answers)
 
-    def _fold(self) -> None:
-        """Bring the journal to the tables. When that fails it is as safe where it is, and the next group tries again."""
+    def _tidy(self, *, folds: bool) -> None:
+        """Shorten the journal, or bring it to the tables. When that fails it is as safe as it is, and the next group tries again."""
         try:
-            ledger = self._open_ledger()
-            ledger.begin(writes=True)
-            ledger.commit()
+            self._folds += self._open_ledger().tidy(folds=folds)
             self._commits += 1
-            self._folds += 1
         except Exception as fault:
             self._undo()
             self._note(fault)
