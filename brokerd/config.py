@@ -164,7 +164,9 @@ class BrokerConfig:
     """All that brokerd can be told. File: --config or BROKERD_CONFIG; variables: BROKERD_…, which win."""
 
     name: str = setting("brokerd", "this broker's name in logs", check=is_name, allowed=NAME_ALLOWED)
-    shards: int = setting(8, "inbound queues; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX)
+    shards: int = setting(
+        8, "inbound queues of a cluster; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX
+    )
     prefix: str = setting(
         "chat",
         "begins every queue name in RabbitMQ (in Redis the db keeps systems apart)",

@@ -168,7 +168,9 @@ class ChatConfig:
         choices=("embedded", "cluster"),
     )
     data_dir: Path = setting(Path(".data"), "folder for the embedded store and the account files")
-    shards: int = setting(8, "inbound queues; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX)
+    shards: int = setting(
+        8, "inbound queues of a cluster; the same everywhere, for ever", at_least=1, at_most=SHARDS_MAX
+    )
     prefix: str = setting(
         "chat",
         "begins every queue name in RabbitMQ (in Redis the db keeps systems apart)",

@@ -1,7 +1,7 @@
-"""The sent_queue of one process alone: one SQLite file, fsynced in groups by a thread of its own.
+"""The sent_queue of one process alone: one SQLite file, fsynced in groups.
 
 The parts: sqlite_schema (tables, statements), sqlite_state and sqlite_ledger (cache, journal and
-transaction), sqlite_moves and sqlite_upkeep (what the calls do), sqlite_writer (thread, group commit).
+transaction), sqlite_moves and sqlite_upkeep (what the calls do), sqlite_writer (group commit), file_sync (the wait for the disk).
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class SqliteSentQueue:
     async def append(self, appends: Sequence[Append], now_ms: int) -> list[Appended]:
         """Save, then look up: the seats are those of the moment after the commit."""
         run = partial(moves.append, appends=appends, bounds=self._bounds, now_ms=now_ms)
-        saved = await self._writer.call(run, ordered=True, journaled=True)
+        is_warm = partial(moves.append_is_warm, appends=appends)
+        saved = await self._writer.call(run, ordered=True, is_warm=is_warm)
         return [
             Appended(results, head, self._seats(item.user))
             for item, (results, head) in zip(appends, saved, strict=True)
@@ -109,11 +110,13 @@ class SqliteSentQueue:
     async def leave_open(self, user: str, origin: bytes, cid: int, now_ms: int) -> None:
         """Keep a cid that was not taken."""
         run = partial(moves.leave_open, user=user, key=origin, cid=cid, now_ms=now_ms)
-        await self._writer.call(run, ordered=True, journaled=True)
+        is_warm = partial(moves.leave_open_is_warm, user=user, key=origin)
+        await self._writer.call(run, ordered=True, is_warm=is_warm)
 
     async def acknowledge(self, acks: Sequence[Ack], now_ms: int) -> list[Acked]:
         """Move cursors, trim, and give what is owed (at most moves.OWED_MAX entries for one ack)."""
-        return await self._writer.call(partial(moves.acknowledge, acks=acks, now_ms=now_ms), journaled=True)
+        run = partial(moves.acknowledge, acks=acks, now_ms=now_ms)
+        return await self._writer.call(run, is_warm=partial(moves.acknowledge_is_warm, acks=acks))
 
     async def open(self, user: str, device: str, fresh_generation: bytes, now_ms: int) -> Opened:
         """Make user and device known; forget the devices that stayed away for too long."""

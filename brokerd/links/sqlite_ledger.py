@@ -4,7 +4,7 @@ What a message does (an append, an ACK) is decided on states in memory, and comm
 statement, one sync, however many users it is about. Most messages are acknowledged moments later, so most are never
 written anywhere else: a journal of which little still counts is written anew, as one commit of that. When too much counts, or
 somebody needs the tables, it is folded into them. The file is therefore tables plus journal, and whoever opens it, after a
-crash or beside us (chatctl), reads both. Lives in the writer's thread alone.
+crash or beside us (chatctl), reads both. One caller at a time, from whichever thread.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ JOURNAL_GROWTH_TIDY: Final = 8
 JOURNAL_BYTES_MAX: Final = 16 * 1024 * 1024
 YOUNG_MAX: Final = 10_000  # entries
 UNFOLDED_USERS_MAX: Final = 5_000
+WAL_PAGES_TIDY: Final = 2048  # about: SQLite's WAL is then copied into the file, too
+_PAGE_BYTES: Final = 4096
+_PAGES_OF_A_ROW: Final = 3  # of a table and two indices
+_PAGES_OF_A_COMMIT: Final = 4
 
 
 class Ledger:
@@ -50,8 +54,10 @@ class Ledger:
         self._journal_bytes = 0
         self._journal_bytes_tidied = 0  # when it was last written anew
         self._young = 0  # entries that the tables do not have
+        self._wal_pages = 0  # about so many since the last checkpoint
         self._is_writing = False
         self._rows_changed = 0
+        self.is_unsynced = False  # committed, and not on the disk by itself: for the caller to sync, and to note
         self.entries = self._group.entries
         self.origins_moved = self._group.origins_moved
         self.origins_new = self._group.origins_new
@@ -64,8 +70,13 @@ class Ledger:
             self.begin(writes=False)
             self.commit()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether `be_current` would do nothing."""
+        return self._version is not None
+
     def journal(self) -> bool:
-        """Commit; when this returns True it is on the disk. Nothing to write costs no sync.
+        """Commit. When this returns True, it is on the disk behind the next sync.
 
         False: another process changed the file, nothing was committed, and the calls have to be made again.
         """
@@ -74,6 +85,7 @@ class Ledger:
         if self._group.users:
             packed = self._group.packed()
             is_done = self.connection.execute(sql.JOURNAL_ADD, (last + 1, packed, epoch)).rowcount == 1
+            self._wrote(len(packed), 0)
             self._journal_bytes += len(packed)
             last += 1
         else:
@@ -88,11 +100,16 @@ class Ledger:
         self._evict()
         return True
 
+    def _wrote(self, bytes_: int, rows: int) -> None:
+        self.is_unsynced = True
+        self._wal_pages += bytes_ // _PAGE_BYTES + rows * _PAGES_OF_A_ROW + _PAGES_OF_A_COMMIT
+
     @property
     def is_tidy_due(self) -> bool:
         """Whether it is time to tidy."""
-        tidied = self._journal_bytes_tidied * JOURNAL_GROWTH_TIDY
-        return self._is_fold_due or self._journal_bytes > max(JOURNAL_BYTES_TIDY, tidied)
+        if self._is_fold_due or self._wal_pages > WAL_PAGES_TIDY:
+            return True
+        return self._journal_bytes > max(JOURNAL_BYTES_TIDY, self._journal_bytes_tidied * JOURNAL_GROWTH_TIDY)
 
     @property
     def _is_fold_due(self) -> bool:
@@ -100,13 +117,15 @@ class Ledger:
         return are_many or self._journal_bytes > JOURNAL_BYTES_MAX
 
     def tidy(self, *, folds: bool = False) -> bool:
-        """Make the journal shorter, in a transaction of its own; `folds`: and empty. True: it is empty."""
+        """Make the journal shorter, in a transaction of its own (`folds`: and empty), then the WAL. True: it was folded."""
         self.begin(writes=True)
         folds = folds or self._is_fold_due or self._young_bytes() > JOURNAL_BYTES_MAX // JOURNAL_GROWTH_TIDY
         if folds:
             self.commit()
         else:
             self._write_journal_anew()
+        self._wal_pages = 0  # also where a reader kept some of it from being copied: the next time does it
+        self.connection.execute(sql.CHECKPOINT).fetchone()
         return folds
 
     def _young_bytes(self) -> int:
@@ -124,6 +143,7 @@ class Ledger:
         epoch, last = self._version[0] + 1, 1
         self.connection.execute(sql.JOURNAL_ADD, (last, packed, epoch))
         self.connection.execute("COMMIT")
+        self._wrote(len(packed), 0)
         self._version = epoch, last
         self._journal_bytes = self._journal_bytes_tidied = len(packed)
 
@@ -141,15 +161,19 @@ class Ledger:
         self._rows_changed = self.connection.total_changes
 
     def commit(self) -> None:
-        """Fold what gathered, when writing; when this returns it is on the disk. Nothing to write costs no sync."""
+        """Fold what gathered, when writing. When this returns, it is on the disk behind the next sync."""
         assert self._version is not None
         epoch, _ = version = self._version
+        journal_bytes, rows = self._journal_bytes, 0
         if self._is_writing:
             self.fold()
-            if self.connection.total_changes != self._rows_changed:
+            rows = self.connection.total_changes - self._rows_changed
+            if rows:
                 self.connection.execute(sql.EPOCH_NEXT)
                 version = epoch + 1, 0
         self.connection.execute("COMMIT")
+        if rows:
+            self._wrote(journal_bytes, rows)
         self._version = version
         self._evict()
 
@@ -273,6 +297,10 @@ class Ledger:
             self._states.move_to_end(user)
         self._touched[state.uid] = state
         return state
+
+    def known(self, user: str) -> UserState | None:
+        """The user, when the state is in memory."""
+        return self._states.get(user)
 
     def create(self, user: str, generation: bytes) -> UserState:
         """Make a user that is not there."""

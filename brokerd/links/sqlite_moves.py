@@ -49,6 +49,21 @@ def append(ledger: Ledger, appends: Sequence[Append], bounds: Bounds, now_ms: in
     return [_append_to(ledger, item, bounds, day) for item in appends]
 
 
+def append_is_warm(ledger: Ledger, appends: Sequence[Append]) -> bool:
+    """Whether `append` finds all it needs in memory."""
+    for item in appends:
+        state = ledger.known(item.user)
+        if state is None:
+            return False
+        key = b""
+        for entry in item.entries:
+            if entry[0] != key:
+                key = entry[0]
+                if key not in state.origins:
+                    return False
+    return True
+
+
 def _append_to(ledger: Ledger, item: Append, bounds: Bounds, day: int) -> Saved:
     state = ledger.state(item.user)
     if state is None:
@@ -113,6 +128,25 @@ def leave_open(ledger: Ledger, user: str, key: bytes, cid: int, now_ms: int) -> 
         origin.day = now_ms // DAY_MS
         ledger.origins_new[state.uid, key] = origin
         ledger.moved(state)
+
+
+def leave_open_is_warm(ledger: Ledger, user: str, key: bytes) -> bool:
+    """Whether `leave_open` finds all it needs in memory."""
+    state = ledger.known(user)
+    return state is not None and key in state.origins
+
+
+def acknowledge_is_warm(ledger: Ledger, acks: Sequence[Ack]) -> bool:
+    """Whether `acknowledge` finds all it needs in memory. "No" may be wrong."""
+    for ack in acks:
+        state = ledger.known(ack.user)
+        if state is None:
+            return False
+        if state.table_head > state.floor and (
+            state.asked > state.delivered or len(state.sizes) < state.head - state.floor
+        ):
+            return False
+    return True
 
 
 def acknowledge(ledger: Ledger, acks: Sequence[Ack], now_ms: int) -> list[Acked]:

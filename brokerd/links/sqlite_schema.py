@@ -1,6 +1,7 @@
 """The sent_queue's file: its tables, and how it is opened so that a commit is on the disk.
 
-One file in WAL mode; every commit is fsynced (synchronous=FULL). Entries stand under (user, seq) without a rowid, so that
+One file in WAL mode. SQLite syncs what its checkpoints need (synchronous=NORMAL), and whoever answers for a commit syncs the WAL
+before that (sqlite_writer). Entries stand under (user, seq) without a rowid, so that
 a user's backlog lies together and is read in one sweep. What was committed last stands in `journal` and nowhere else (see
 brokerd.links.sqlite_ledger). All statements of the adapter are in this file.
 """
@@ -14,7 +15,6 @@ from typing import Final
 
 SCHEMA_VERSION: Final = 3
 BUSY_MS_MAX: Final = 5_000  # how long another process (chatctl) may hold the file before a call fails
-CHECKPOINT_PAGES: Final = 4096  # the log is copied into the file when it has 16 MiB: a hot page is then written once
 PAGE_CACHE_KIB: Final = 32 * 1024
 
 
@@ -94,6 +94,8 @@ def _rows(statement: str, row: str, between: str = ", ") -> dict[int, str]:
 JOURNAL_ADD: Final = "INSERT OR IGNORE INTO journal (id, changes) SELECT ?, ? FROM epoch WHERE number = ?"
 JOURNAL_READ: Final = "SELECT changes FROM journal ORDER BY id"
 JOURNAL_END: Final = "SELECT number, (SELECT COALESCE(MAX(id), 0) FROM journal) FROM epoch"
+CHECKPOINT: Final = "PRAGMA wal_checkpoint(PASSIVE)"
+CHECKPOINT_WHOLE: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 JOURNAL_EMPTY: Final = "DELETE FROM journal"
 EPOCH_NEXT: Final = "UPDATE epoch SET number = number + 1"
 
@@ -155,26 +157,37 @@ ENTRIES_NEXT_DUE: Final = (
 def open_store(path: Path) -> sqlite3.Connection:
     """The file at `path`, made if it is not there (readable by its owner only). Raises StoreTooNew, sqlite3.Error.
 
-    Transactions are the caller's: nothing begins one by itself.
+    Transactions are the caller's: nothing begins one by itself. So is the order of calls, from whichever thread.
     """
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(
-        path, isolation_level=None, timeout=BUSY_MS_MAX / 1000, cached_statements=STATEMENTS_KEPT
+        path,
+        isolation_level=None,
+        timeout=BUSY_MS_MAX / 1000,
+        cached_statements=STATEMENTS_KEPT,
+        check_same_thread=False,
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = NORMAL")
         # Debian's SQLite overwrites whatever is deleted with zeros, by default: a journal of 16 MiB that was folded was written
         # once more for that. FAST overwrites what is on a page that is written anyway, and leaves pages that go whole.
         connection.execute("PRAGMA secure_delete = FAST")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(
+            "PRAGMA wal_autocheckpoint = 0"
+        )  # Ledger.tidy does it: not in the middle of anybody's commit
         connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
         _bring_up_to_date(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def set_patience(connection: sqlite3.Connection, *, is_patient: bool) -> None:
+    """Whether a call waits for another process that has the file, up to BUSY_MS_MAX, or fails at once."""
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS_MAX if is_patient else 0}")
 
 
 def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
