@@ -73,12 +73,11 @@ async def embedded_links(config: ChatConfig, now_ms: Callable[[], int], log: Any
             "embedded", SHARDS, inbound=queue.reserve(), source=queue, nodes=nodes, sent_queue=store, register=register,
             clock_ms=now_ms, log=log, tracer=BrokerTracer("embedded", sample, hops, now_ms, log),
         )  # fmt: skip
-        sweeper = Sweeper("embedded", SHARDS, queue, store, now_ms, log)
         tray = ReturnTray(config.dead_letters_file, config.shards, _OneShard(queue), log)
         async with asyncio.TaskGroup() as tasks:
             back_room = [
                 tasks.create_task(broker.run()),
-                tasks.create_task(sweeper.run()),
+                tasks.create_task(Sweeper("embedded", SHARDS, queue, store, now_ms, log).run()),
                 tasks.create_task(hops.run()),
                 tasks.create_task(tray.run()),
                 tasks.create_task(store.watch()),
