@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from brokerd.links import sqlite_schema, sqlite_writer
+from brokerd.links import sqlite_ledger, sqlite_schema, sqlite_writer
 from brokerd.links.file_sync import FileSync, open_sync
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_ledger import Ledger
@@ -149,6 +149,25 @@ async def test_a_sync_that_fails_in_the_thread_is_link_down_too(queue: SqliteSen
     with sync_fails(queue), pytest.raises(LinkDown):
         await queue.create_user("cid", GENERATION, NOW_MS)
     assert not await queue.create_user("cid", GENERATION, NOW_MS)
+
+
+@pytest.mark.pure
+async def test_a_journal_that_cannot_be_tidied_is_tried_again_behind_each_group_and_in_nobodys_way(
+    queue: SqliteSentQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[bool] = []
+
+    def tidy(_: Ledger, *, folds: bool = False) -> bool:
+        tries.append(folds)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite_ledger, "JOURNAL_BYTES_TIDY", 1)
+    monkeypatch.setattr(Ledger, "tidy", tidy)
+    for cid in (2, 3):
+        await queue.append(appends(cid), NOW_MS)
+    assert await queue.heads(["bob"]) == [3]
+    assert 2 <= len(tries) <= 4  # the group before these, and the last one, may be among them
+    assert queue.trouble
 
 
 async def test_a_file_that_another_process_holds_does_not_stop_the_loop(queue: SqliteSentQueue, path: Path) -> None:

@@ -50,7 +50,7 @@ class GroupWriter:
         self._is_at_work = False  # a group is under way, here or in the thread: the ledger is its own
         self._idle: asyncio.Future[None] | None = None  # who closes waits for it
         self._answers: list[Answer] = []  # of the group that is being synced
-        self._jobs: queue.SimpleQueue[Callable[[], list[Answer]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_open = False
         self._ledger: Ledger | None = None
@@ -154,10 +154,10 @@ class GroupWriter:
         self._done(self._judged(answers, fault))
 
     def _done(self, answers: list[Answer]) -> None:
-        """A group, or what had to be done behind one, has come to its end."""
+        """A group has come to its end."""
         self._told(answers)
         if self._ledger is not None and self._ledger.is_tidy_due and not self._is_spoilt:
-            self._jobs.put(self._tidy)
+            self._jobs.put(self._tidy_and_go_on)
         else:
             self._next()
 
@@ -193,7 +193,8 @@ class GroupWriter:
             return
         self._soon(ready.set_result, None)
         while (job := self._jobs.get()) is not None:
-            self._soon(self._done, job())
+            job()
+        self._be_patient(True)
         self._tidy(folds=True)
         self._give_up_ledger()
 
@@ -222,23 +223,22 @@ class GroupWriter:
         if self._ledger is not None:
             sql.set_patience(self._ledger.connection, is_patient=is_patient)
 
-    def _work_off(self, calls: list[Call]) -> list[Answer]:
+    def _work_off(self, calls: list[Call]) -> None:
         """A group that is none for the loop."""
         self._be_patient(True)
         if self._is_spoilt and (fault := self._heal()):
-            return failed(calls, fault)
+            return self._soon(self._done, failed(calls, fault))
         written = self._write([call for call in calls if call.writes])
         if written and self._ledger is not None and self._ledger.is_unsynced:
             written = self._judged(written, self._sync_here())
         self._soon(self._told, written)
         answers = self._read([call for call in calls if not call.writes])
         self._be_patient(False)
-        return answers
+        return self._soon(self._done, answers)
 
-    def _sync_and_answer(self) -> list[Answer]:
+    def _sync_and_answer(self) -> None:
         """Where the kernel does not sync by itself."""
-        answers, self._answers = self._answers, []
-        return self._judged(answers, self._sync_here())
+        self._soon(self._synced, self._sync_here())
 
     def _sync_here(self) -> OSError | None:
         try:
@@ -310,17 +310,21 @@ class GroupWriter:
             return failed(calls, fault) if len(calls) == 1 else self._write_each(calls)
         return self._committed(calls, answers)
 
-    def _tidy(self, *, folds: bool = False) -> list[Answer]:
-        """Shorten the journal, or bring it to the tables. When that fails it is as safe as it is, and the next group tries again."""
+    def _tidy_and_go_on(self) -> None:
         self._be_patient(True)
+        self._tidy(folds=False)
+        self._be_patient(False)
+        self._soon(self._next)
+
+    def _tidy(self, *, folds: bool) -> None:
+        """Shorten the journal, or bring it to the tables. When that fails it is as safe as it is: it is tried again behind the next
+        group."""
         try:
             self._folds += self._open_ledger().tidy(folds=folds)
             self._commits += 1
         except Exception as fault:
             self._undo()
             self._note(fault)
-        self._be_patient(False)
-        return []
 
     def _note(self, fault: Exception) -> None:
         if isinstance(fault, (sqlite3.Error, OSError)):

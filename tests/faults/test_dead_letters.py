@@ -36,7 +36,7 @@ class Ward(NamedTuple):
     @property
     def shard(self) -> int:
         """bob's."""
-        return shard_of(self.bob[0], self.desk.config.shards)
+        return shard_of(self.bob[0], self.desk.config.shards) if self.desk.config.mode == "cluster" else 0
 
     async def inject(self, body: bytes) -> None:
         """Into bob's shard: what a daemon of another version might post."""
