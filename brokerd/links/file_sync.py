@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 try:
     from caio import linux_aio
@@ -41,7 +42,8 @@ class FileSync:
         self._loop.remove_reader(self._kernel.fileno)
 
     def _rung(self) -> None:
-        self._kernel.poll()
+        with suppress(BlockingIOError):  # nobody rang, or somebody looked before
+            self._kernel.poll()
         if not self._kernel.process_events():
             return
         try:
