@@ -15,6 +15,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -208,7 +209,11 @@ class GroupWriter:
         """The ledger, made anew when its connection was given up."""
         if self._ledger is None:
             connection = sql.open_store(self._path)
-            self._wal = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._wal = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                connection.close()
+                raise
             self._ledger = Ledger(connection)
         return self._ledger
 
@@ -221,7 +226,8 @@ class GroupWriter:
     def _be_patient(self, is_patient: bool) -> None:
         """The thread waits for other processes; the loop must not."""
         if self._ledger is not None:
-            sql.set_patience(self._ledger.connection, is_patient=is_patient)
+            with suppress(sqlite3.Error):  # whoever uses such a connection next finds out, and gives it up
+                sql.set_patience(self._ledger.connection, is_patient=is_patient)
 
     def _work_off(self, calls: list[Call]) -> None:
         """A group that is none for the loop."""
