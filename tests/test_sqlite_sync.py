@@ -104,6 +104,17 @@ def hold(writer: sqlite_writer.GroupWriter, monkeypatch: pytest.MonkeyPatch) -> 
     return Held(asked, go)
 
 
+async def test_a_call_that_cannot_even_be_looked_at_fails_alone(queue: SqliteSentQueue) -> None:
+    [good] = appends(3)
+    bad = Append("bob", [Entry([1], 2, int(Type.DELIVER), 0, 0, b"hello")])  # type: ignore[arg-type]
+    answers = await asyncio.gather(
+        queue.append([bad], NOW_MS), queue.acknowledge([Ack("bob", "phone", 1, 0)], NOW_MS), return_exceptions=True
+    )
+    assert isinstance(answers[0], TypeError)
+    assert not isinstance(answers[1], BaseException)
+    assert [it.results for it in await queue.append([good], NOW_MS)] == [[2]]
+
+
 async def test_nothing_is_answered_before_it_is_synced_and_what_comes_meanwhile_is_one_commit(
     queue: SqliteSentQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

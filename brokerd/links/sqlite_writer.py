@@ -128,9 +128,9 @@ class GroupWriter:
         ledger = self._ledger
         if ledger is None or not ledger.is_current or self._is_spoilt:
             return False
-        if not all(call.is_warm is not None and call.is_warm(ledger) for call in calls):
-            return False
         try:
+            if not all(call.is_warm is not None and call.is_warm(ledger) for call in calls):
+                return False
             answers = [Answer(call.future, call.run(ledger), None) for call in calls]
             if not ledger.journal():
                 return False
