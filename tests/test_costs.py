@@ -51,7 +51,7 @@ ONE_BY_ONE = {"frames": 17, "scripts": 2.6, "chatd": 9.5, "brokerd": 5.5}
 BURST = 32  # messages in one write of a client
 BURSTS = 12
 BURST_S_MAX = 20.0
-ROUNDS = 3
+ROUNDS = 6
 
 
 @pytest.mark.parametrize("stage", pure_stages(), ids=lambda stage: stage.name)

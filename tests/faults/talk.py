@@ -67,21 +67,23 @@ class Talk:
             elif isinstance(message, Receipt) and message.status in (Status.EXPIRED, Status.FAILED):
                 self.ended_otherwise += len(message.ids)
 
-    async def wait_all_heard(self) -> None:
-        """Until bob has every line and ann every receipt; then they are compared."""
+    async def wait_all_heard(self, *before: tuple[bytes, bytes]) -> None:
+        """Until bob has every line and ann every receipt; then they are compared. `before`: id and text of what ann posted from
+        elsewhere, before all that she said."""
+        count = len(before) + len(self.said)
         try:
             async with asyncio.timeout(self.s_max):
-                while len(self.heard) < len(self.said) or len(self.delivered) < len(self.said):
+                while len(self.heard) < count or len(self.delivered) < count:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             raise AssertionError(
-                f"of {len(self.said)} lines {len(self.heard)} were heard, {len(self.delivered)} told as delivered and"
+                f"of {count} lines {len(self.heard)} were heard, {len(self.delivered)} told as delivered and"
                 f" {self.ended_otherwise} as expired or failed within {self.s_max:g} s; ann: {self.ann.state}, bob: {self.bob.state}"
             ) from None
         # all of it, once, with the ids that the sender knows, in the order in which it was posted: ids end with the cid
-        assert self.heard == sorted(self.said)
-        assert self.delivered == {id_ for id_, _ in self.said}
+        assert self.heard == [*before, *sorted(self.said)]
+        assert self.delivered == {id_ for id_, _ in (*before, *self.said)}
 
 
 @asynccontextmanager

@@ -241,5 +241,4 @@ async def test_a_post_while_rabbitmq_is_away_is_told_busy_and_its_repeat_is_deli
         first, again = await ask(node.http_port, request), await ask(node.http_port, request)
         assert (first.status, first.fields) == (202, again.fields)
         await talk.say(1)
-        talk.said.insert(0, (bytes.fromhex(first.fields["id"]), b"once"))
-        await talk.wait_all_heard()
+        await talk.wait_all_heard((bytes.fromhex(first.fields["id"]), b"once"))
