@@ -9,11 +9,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from brokerd.links import sqlite_ledger, sqlite_schema, sqlite_writer
+from brokerd.links import sqlite_upkeep as upkeep
 from brokerd.links.file_sync import FileSync, open_sync
 from brokerd.links.sqlite import SqliteSentQueue
 from brokerd.links.sqlite_ledger import Ledger
@@ -160,6 +163,24 @@ async def test_a_sync_that_fails_in_the_thread_is_link_down_too(queue: SqliteSen
     with sync_fails(queue), pytest.raises(LinkDown):
         await queue.create_user("cid", GENERATION, NOW_MS)
     assert not await queue.create_user("cid", GENERATION, NOW_MS)
+
+
+async def test_what_was_committed_before_its_connection_was_given_up_is_synced_or_not_answered(
+    queue: SqliteSentQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(_: Ledger) -> None:
+        queue._writer._give_up_ledger()
+
+    monkeypatch.setattr(queue._writer, "_sync_here", lambda: OSError("no"))
+    calls: list[asyncio.Future[Any]] = [
+        queue._writer.call(partial(upkeep.create_user, user="cid", generation=GENERATION)),
+        queue._writer.call(give_up),
+    ]
+    created, given_up = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(created, LinkDown)
+    assert isinstance(given_up, Exception)
+    monkeypatch.undo()
+    assert await queue.has_user("bob")
 
 
 @pytest.mark.pure

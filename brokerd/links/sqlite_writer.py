@@ -218,7 +218,10 @@ class GroupWriter:
         return self._ledger
 
     def _give_up_ledger(self) -> None:
+        """Close it. What it committed may be about to be answered: synced, or spoilt."""
         if self._ledger is not None:
+            if self._ledger.is_unsynced and self._sync_here() is not None:
+                self._is_spoilt = True
             self._ledger.connection.close()
             os.close(self._wal)
             self._ledger = None
@@ -235,7 +238,9 @@ class GroupWriter:
         if self._is_spoilt and (fault := self._heal()):
             return self._soon(self._done, failed(calls, fault))
         written = self._write([call for call in calls if call.writes])
-        if written and self._ledger is not None and self._ledger.is_unsynced:
+        if self._is_spoilt:
+            written = self._judged(written, OSError("what was committed could not be synced"))
+        elif self._ledger is not None and self._ledger.is_unsynced:
             written = self._judged(written, self._sync_here())
         self._soon(self._told, written)
         answers = self._read([call for call in calls if not call.writes])
