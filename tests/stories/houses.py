@@ -8,7 +8,7 @@ import itertools
 from bench.cluster import Cluster
 from bench.processes import Chatd, Daemon
 
-_numbers = itertools.count(1)  # plays share a cluster, so each person of each play has a name of its own
+_numbers = itertools.count(1)  # plays share a cluster, with other tests too: each person of each play has a name of its own
 
 
 class OneHouse:
@@ -42,7 +42,7 @@ class ClusterHouse:
 
     async def add_user(self, name: str) -> tuple[str, str]:
         """See House."""
-        name = f"{name}-{next(_numbers)}"
+        name = f"{name}-of-play-{next(_numbers)}"
         return name, await asyncio.to_thread(self._cluster.nodes[0].add_user, name)
 
     def ports(self, actor: int) -> list[int]:
