@@ -8,7 +8,7 @@ import itertools
 from bench.cluster import Cluster
 from bench.processes import Chatd, Daemon
 
-_numbers = itertools.count(1)  # plays share a cluster, with other tests too: each person of each play has a name of its own
+_numbers = itertools.count(1)  # of the people of all plays, which share a cluster with each other and with other tests
 
 
 class OneHouse:
