@@ -40,8 +40,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
         bytes_max=config.queue.bytes_max,
         retention_s=config.queue.retention_s,
     )
-    traces = RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s)
-    hops = HopBuffer(traces, log)
+    hops = HopBuffer(RedisTraces(redis, messages_max=config.traces.messages_max, keep_s=config.traces.keep_s), log)
     watch = RedisWatch(redis, log)
 
     def health() -> dict[str, str]:
@@ -60,6 +59,7 @@ async def cluster_links(config: ChatConfig, log: Any) -> AsyncIterator[Links]:
             inbox=inbox,
             sent_queue=store,
             register=store,
+            shards=config.shards,
             entrance=store,
             health=health,
             store_fault=lambda: redis.changed,

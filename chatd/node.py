@@ -52,6 +52,7 @@ class Links:
     inbox: NodeInbox
     sent_queue: SentQueue
     register: Register
+    shards: int  # that inbound has
     health: Callable[[], Mapping[str, str]]
     store_fault: Callable[[], str] = lambda: ""  # what became of the store that was known, while another answers
     store_full: Callable[[], str] = lambda: ""  # why the store takes no new messages, "" = it takes them
@@ -59,7 +60,6 @@ class Links:
     sample: Sample = field(default_factory=lambda: Sample(0))
     hops: HopBuffer | None = None  # None: nothing is traced
     entrance: Entrance | None = None  # of a store that has both the register and the sent_queue
-    shards: int | None = None  # None: as configured
     pace_s: float = 0.0  # between two posts while much is said, of links that charge for each: see chatd/pace.py
 
 
@@ -180,7 +180,7 @@ class Node:
         config, links = self._config, self._links
         return Switchboard(
             self.id,
-            shards=links.shards or config.shards,
+            shards=links.shards,
             inbound=links.inbound,
             nodes=links.nodes,
             sent_queue=links.sent_queue,

@@ -56,7 +56,10 @@ class Ward(NamedTuple):
             headers: dict[str, Any] = {"shard": self.shard, "reason": reason}
             await _publish(config.rabbit.url, Topology(config.prefix).dead, body, headers)
         else:
-            append_dead_letter(config.dead_letters_file, DeadLetter(self.shard, reason, 1_700_000_000_000, body))
+            former = shard_of(
+                self.bob[0], config.shards
+            )  # of a version that had as many as a cluster: it goes to the one there is
+            append_dead_letter(config.dead_letters_file, DeadLetter(former, reason, 1_700_000_000_000, body))
 
     async def wait_dead(self, body_bytes: int, reason: str = "") -> dict[str, Any]:
         """The newest letter of this size, once it is there."""

@@ -125,7 +125,7 @@ class NodeMachine(Machine):
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        links = Links(self.inbound, self.nodes, self.inbox, self.store, self.store, dict)
+        links = Links(self.inbound, self.nodes, self.inbox, self.store, self.store, SHARDS, dict)
         await _SimNode(self, links).run(self._stop, lambda _: None)
 
     def drain(self) -> None:
